@@ -1,0 +1,1 @@
+"""Who the customer is: the account, its language and its time zone."""

@@ -1,0 +1,1 @@
+"""What is agreed: versioned texts and who accepted them, when and how."""

@@ -1,0 +1,36 @@
+"""What every test shares: settings of the test run, and a flush that respects the evidence triggers."""
+
+import os
+
+# Read by the settings before pytest-django loads them.
+os.environ.setdefault("SECRET_KEY", "tests")
+os.environ.setdefault("STATICFILES_BACKEND", "django.contrib.staticfiles.storage.StaticFilesStorage")
+os.environ.setdefault("EMAIL_URL", "dummymail://")
+os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")  # Playwright's event loop runs in the same thread
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.db.backends.sqlite3.operations import DatabaseOperations
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _flush_past_the_triggers() -> Iterator[None]:
+    """Let the flush between tests empty append-only tables on SQLite.
+
+    PostgreSQL flushes by TRUNCATE, which row triggers do not see; SQLite by DELETE, which they refuse. The
+    triggers are dropped before it and come back with the post_migrate signal that every flush ends with.
+    """
+    plain = DatabaseOperations.sql_flush
+
+    def sql_flush(self: Any, style: Any, tables: Sequence[str], **kwargs: Any) -> list[str]:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+            drops = [f'DROP TRIGGER "{name}"' for (name,) in cursor.fetchall()]
+        return drops + plain(self, style, tables, **kwargs)
+
+    DatabaseOperations.sql_flush = sql_flush  # type: ignore[method-assign]
+    yield
+    DatabaseOperations.sql_flush = plain  # type: ignore[method-assign]

@@ -1,0 +1,1 @@
+"""What is for sale and what is there: plans, terms, fees, supply batches, devices."""

@@ -1,0 +1,1 @@
+"""What customers are told: notices, their deliveries by channel, and the evidence of both."""

@@ -1,0 +1,1 @@
+"""From the basket to the phone: orders, payments, the queue, allocation, estimates, refunds."""

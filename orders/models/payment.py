@@ -1,0 +1,213 @@
+"""Tries to pay, what the gateways reported, and the money that moved."""
+
+from typing import ClassVar
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from evidence.models import AppendOnly, WriteOnce
+from inventory.money import Money
+from orders.models.order import Order
+
+
+class AttemptState(models.TextChoices):
+    CREATED = "created", _("not yet at the gateway")
+    PENDING = "pending", _("waiting for the buyer")
+    CONFIRMING = "confirming", _("being confirmed")
+    CAPTURED = "captured", _("paid")
+    DECLINED = "declined", _("declined")
+    CANCELLED = "cancelled", _("cancelled")
+    EXPIRED = "expired", _("expired")
+
+    @classmethod
+    def open(cls) -> tuple["AttemptState", ...]:
+        """States in which the gateway may still report something new of its own accord."""
+        return (cls.CREATED, cls.PENDING, cls.CONFIRMING)
+
+
+class PaymentAttempt(WriteOnce):
+    """One try to pay one order by one method through one gateway."""
+
+    order = models.ForeignKey(Order, models.PROTECT, related_name="attempts", verbose_name=_("order"))
+    # Our name for it at the gateway, and the root of every idempotency key.
+    reference = models.CharField(_("reference"), max_length=32, unique=True)
+    method = models.CharField(_("method"), max_length=20)
+    gateway = models.CharField(_("gateway"), max_length=20)
+    state = models.CharField(_("state"), max_length=10, choices=AttemptState.choices, default=AttemptState.CREATED)
+    amount_minor = models.PositiveBigIntegerField(_("amount in minor units"))
+    currency = models.CharField(_("currency"), max_length=3)
+    provider_id = models.CharField(_("gateway's id"), max_length=100, blank=True)
+    pay_url = models.URLField(_("payment page"), max_length=500, blank=True)
+    problem = models.CharField(_("problem"), max_length=300, blank=True)
+    created_at = models.DateTimeField(_("created"))
+    expires_at = models.DateTimeField(_("expires"))
+    next_poll_at = models.DateTimeField(_("next poll"), null=True)
+    polls = models.PositiveSmallIntegerField(_("polls"), default=0)
+
+    written_once: ClassVar[tuple[str, ...]] = (
+        "order",
+        "reference",
+        "method",
+        "gateway",
+        "amount_minor",
+        "currency",
+        "created_at",
+    )
+
+    class Meta:
+        verbose_name = _("payment attempt")
+        verbose_name_plural = _("payment attempts")
+        ordering = ("-id",)
+        constraints = (
+            models.CheckConstraint(name="orders_paymentattempt_state_known", condition=Q(state__in=AttemptState.values)),
+            # A double click on Pay finds the attempt that is there.
+            models.UniqueConstraint(
+                "order",
+                "method",
+                condition=Q(state__in=(AttemptState.CREATED, AttemptState.PENDING)),
+                name="orders_paymentattempt_one_open",
+            ),
+        )
+        indexes = (
+            models.Index(
+                fields=["next_poll_at"], name="orders_attempt_to_poll", condition=Q(next_poll_at__isnull=False)
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.reference
+
+    @property
+    def amount(self) -> Money:
+        return Money(self.amount_minor, self.currency)
+
+
+class WebhookEvent(WriteOnce):
+    """The inbox: a webhook whose signature was good, exactly as it came."""
+
+    gateway = models.CharField(_("gateway"), max_length=20)
+    dedupe_key = models.CharField(_("event"), max_length=120)
+    attempt_reference = models.CharField(_("attempt"), max_length=32, blank=True)
+    headers = models.JSONField(_("headers"))
+    body = models.BinaryField(_("body"))
+    received_at = models.DateTimeField(_("received at"))
+    processed_at = models.DateTimeField(_("processed at"), null=True)
+
+    written_once: ClassVar[tuple[str, ...]] = (
+        "gateway",
+        "dedupe_key",
+        "attempt_reference",
+        "body",
+        "received_at",
+        "processed_at",
+    )
+
+    class Meta:
+        verbose_name = _("webhook event")
+        verbose_name_plural = _("webhook events")
+        ordering = ("-id",)
+        constraints = (models.UniqueConstraint("gateway", "dedupe_key", name="orders_webhookevent_unique"),)
+        indexes = (models.Index(fields=["id"], name="orders_webhook_inbox", condition=Q(processed_at=None)),)
+
+    def __str__(self) -> str:
+        return f"{self.gateway} {self.dedupe_key}"
+
+
+class EntryKind(models.TextChoices):
+    CAPTURE = "capture", _("capture")
+    REFUND = "refund", _("refund")
+    CHARGEBACK = "chargeback", _("chargeback")
+    REVERSAL = "reversal", _("chargeback reversed")
+
+
+class LedgerEntry(AppendOnly):
+    """Money that moved, as the gateway states it. `minor` is positive towards us, negative away from us."""
+
+    order = models.ForeignKey(Order, models.PROTECT, related_name="ledger", verbose_name=_("order"))
+    attempt = models.ForeignKey(PaymentAttempt, models.PROTECT, related_name="ledger", verbose_name=_("attempt"))
+    gateway = models.CharField(_("gateway"), max_length=20)
+    kind = models.CharField(_("kind"), max_length=10, choices=EntryKind.choices)
+    transaction_id = models.CharField(_("gateway's transaction"), max_length=100)
+    minor = models.BigIntegerField(_("amount in minor units"))
+    currency = models.CharField(_("currency"), max_length=3)
+    occurred_at = models.DateTimeField(_("occurred at"))
+    recorded_at = models.DateTimeField(_("recorded at"))
+
+    class Meta:
+        verbose_name = _("ledger entry")
+        verbose_name_plural = _("ledger entries")
+        ordering = ("occurred_at", "id")
+        constraints = (
+            models.UniqueConstraint("gateway", "kind", "transaction_id", name="orders_ledgerentry_unique"),
+            models.CheckConstraint(
+                name="orders_ledgerentry_sign",
+                condition=Q(kind__in=(EntryKind.CAPTURE, EntryKind.REVERSAL), minor__gt=0)
+                | Q(kind__in=(EntryKind.REFUND, EntryKind.CHARGEBACK), minor__lt=0),
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.transaction_id}"
+
+    @property
+    def money(self) -> Money:
+        return Money(self.minor, self.currency)
+
+
+class ReviewKind(models.TextChoices):
+    """What did not fit and needs a person."""
+
+    UNKNOWN_REFERENCE = "unknown-reference", _("webhook for an unknown payment")
+    UNDERPAID = "underpaid", _("less captured than the order costs")
+    SURPLUS = "surplus", _("more captured than the order costs")
+    WRONG_CURRENCY = "wrong-currency", _("captured in another currency")
+    DUPLICATE = "duplicate", _("captured again for a paid order")
+    LATE_WITHOUT_CAP = "late-without-cap", _("captured after expiry, no units left")
+    CHARGEBACK = "chargeback", _("money taken back by the payer's bank")
+    GATEWAY_REFUSES_US = "gateway-refuses-us", _("gateway refuses our credentials")
+    EXTERNAL_REFUND = "external-refund", _("refund made outside the shop")
+    REFUND_FAILED = "refund-failed", _("refund refused by the gateway")
+
+
+class ReviewItem(WriteOnce):
+    """Something about money that does not fit, until a member of staff has resolved it."""
+
+    kind = models.CharField(_("kind"), max_length=20, choices=ReviewKind.choices)
+    dedupe_key = models.CharField(_("key"), max_length=160, unique=True)
+    order = models.ForeignKey(
+        Order, models.PROTECT, null=True, blank=True, related_name="review_items", verbose_name=_("order")
+    )
+    detail = models.TextField(_("what happened"))
+    opened_at = models.DateTimeField(_("opened"))
+    resolved_at = models.DateTimeField(_("resolved"), null=True)
+    resolved_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+", verbose_name=_("resolved by")
+    )
+    resolution = models.TextField(_("what was done"), blank=True)
+
+    written_once: ClassVar[tuple[str, ...]] = (
+        "kind",
+        "dedupe_key",
+        "order",
+        "detail",
+        "opened_at",
+        "resolved_at",
+        "resolved_by",
+    )
+
+    class Meta:
+        verbose_name = _("review item")
+        verbose_name_plural = _("review items")
+        ordering = ("resolved_at", "-id")
+        constraints = (
+            models.CheckConstraint(
+                name="orders_reviewitem_resolved_by_somebody",
+                condition=Q(resolved_at=None, resolved_by=None)
+                | Q(resolved_at__isnull=False, resolved_by__isnull=False) & ~Q(resolution=""),
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()}"

@@ -1,0 +1,101 @@
+"""Who got which device, and what those who wait were told."""
+
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import F, Q
+from django.utils.translation import gettext_lazy as _
+
+from evidence.models import AppendOnly, WriteOnce
+from inventory.models import Device
+from orders.models.order import OrderLine
+
+
+class Allocation(WriteOnce):
+    """One device given to one unit of a line, with its service period (agreement 5.1).
+
+    Units of a line are numbered from 1. `ended_at` marks an allocation that is over: the device was
+    replaced, or the period is past.
+    """
+
+    line = models.ForeignKey(OrderLine, models.PROTECT, related_name="allocations", verbose_name=_("order line"))
+    unit = models.PositiveIntegerField(_("unit"))
+    device = models.ForeignKey(Device, models.PROTECT, related_name="allocations", verbose_name=_("device"))
+    starts_at = models.DateTimeField(_("service starts"))
+    ends_at = models.DateTimeField(_("service ends"))
+    ended_at = models.DateTimeField(_("ended"), null=True)
+
+    written_once: ClassVar[tuple[str, ...]] = ("line", "unit", "device", "starts_at", "ended_at")
+
+    class Meta:
+        verbose_name = _("allocation")
+        verbose_name_plural = _("allocations")
+        ordering = ("-starts_at", "-id")
+        constraints = (
+            models.UniqueConstraint("device", condition=Q(ended_at=None), name="orders_allocation_device_once"),
+            models.UniqueConstraint("line", "unit", condition=Q(ended_at=None), name="orders_allocation_unit_once"),
+            models.CheckConstraint(name="orders_allocation_period", condition=Q(ends_at__gt=F("starts_at"))),
+            models.CheckConstraint(name="orders_allocation_unit_counted_from_1", condition=Q(unit__gt=0)),
+        )
+
+    def __str__(self) -> str:
+        return f"allocation {self.pk}"
+
+
+class Basis(models.TextChoices):
+    """What an estimate is based on."""
+
+    FREE = "free", _("devices that are free")
+    SUPPLY = "supply", _("announced supply batches")
+    RATE = "rate", _("allocations of the last three months")
+    UNKNOWN = "unknown", _("not known yet")
+
+
+class Cause(models.TextChoices):
+    """Why an estimate was made."""
+
+    PAYMENT = "payment", _("your payment")
+    SUPPLY = "supply", _("a change in the announced supply")
+    QUEUE = "queue", _("a change in the queue ahead of you")
+    SCHEDULE = "schedule", _("the promised regular update")
+
+
+class Estimate(AppendOnly):
+    """The window in which the last unit of a line is expected to be allocated (agreement 3.3).
+
+    Dates are contract dates (Asia/Hong_Kong). `likely` holds with one in two, `latest` with nine in ten
+    of the past batches it was learnt from. All three are empty when the basis is UNKNOWN.
+    """
+
+    line = models.ForeignKey(OrderLine, models.PROTECT, related_name="estimates", verbose_name=_("order line"))
+    # Counts the estimates of a line from 1: two jobs at once make the same next one, and one of them wins.
+    number = models.PositiveIntegerField(_("number"))
+    made_at = models.DateTimeField(_("made at"))
+    earliest = models.DateField(_("earliest"), null=True)
+    likely = models.DateField(_("likely"), null=True)
+    latest = models.DateField(_("latest"), null=True)
+    next_update_by = models.DateField(_("next update by"))
+    basis = models.CharField(_("based on"), max_length=10, choices=Basis.choices)
+    cause = models.CharField(_("cause"), max_length=10, choices=Cause.choices)
+    units_ahead = models.PositiveIntegerField(_("units ahead"))
+    # What it was computed from: batches, lateness, rate (see `estimates.Outlook`).
+    inputs = models.JSONField(_("computed from"))
+
+    class Meta:
+        verbose_name = _("estimate")
+        verbose_name_plural = _("estimates")
+        ordering = ("-id",)
+        constraints = (
+            models.UniqueConstraint("line", "number", name="orders_estimate_unique"),
+            models.CheckConstraint(
+                name="orders_estimate_window_in_order",
+                condition=Q(
+                    earliest__isnull=False, likely__gte=F("earliest"), latest__gte=F("likely")
+                )
+                & ~Q(basis=Basis.UNKNOWN)
+                | Q(basis=Basis.UNKNOWN, earliest=None, likely=None, latest=None),
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.likely or self.basis}"

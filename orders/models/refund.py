@@ -1,0 +1,109 @@
+"""Money given back, on a ground the agreement knows and with a second person's approval."""
+
+from typing import ClassVar
+
+from django.conf import settings
+from django.db import models
+from django.db.models import F, Q
+from django.utils.translation import gettext_lazy as _
+
+from evidence.models import AppendOnly, WriteOnce
+from inventory.money import Money
+from orders.models.order import Order, OrderLine
+from orders.models.payment import PaymentAttempt
+
+
+class Ground(models.TextChoices):
+    """Why a sale is refunded in the pre-sale period (agreement 3.3); there is no third ground."""
+
+    LAW = "law", _("required by law (3.3)")
+    UNABLE_TO_SUPPLY = "unable-to-supply", _("the platform is unable to supply (3.3)")
+
+
+class RefundState(models.TextChoices):
+    REQUESTED = "requested", _("awaiting approval")
+    REJECTED = "rejected", _("rejected")
+    APPROVED = "approved", _("approved, money on its way")
+    PAID = "paid", _("paid back")
+    FAILED = "failed", _("refused by the gateway")
+
+
+class Refund(WriteOnce):
+    """Units of one order that are taken back, and the money for them."""
+
+    order = models.ForeignKey(Order, models.PROTECT, related_name="refunds", verbose_name=_("order"))
+    attempt = models.ForeignKey(PaymentAttempt, models.PROTECT, related_name="refunds", verbose_name=_("paid by"))
+    reference = models.CharField(_("reference"), max_length=32, unique=True)
+    ground = models.CharField(_("ground"), max_length=20, choices=Ground.choices)
+    explanation = models.TextField(_("explanation"))
+    state = models.CharField(_("state"), max_length=10, choices=RefundState.choices, default=RefundState.REQUESTED)
+    minor = models.PositiveBigIntegerField(_("amount in minor units"))
+    requested_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.PROTECT, related_name="+", verbose_name=_("requested by")
+    )
+    requested_at = models.DateTimeField(_("requested at"))
+    decided_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+", verbose_name=_("decided by")
+    )
+    decided_at = models.DateTimeField(_("decided at"), null=True)
+    paid_at = models.DateTimeField(_("paid back at"), null=True)
+    problem = models.CharField(_("problem"), max_length=300, blank=True)
+
+    written_once: ClassVar[tuple[str, ...]] = (
+        "order",
+        "attempt",
+        "reference",
+        "ground",
+        "explanation",
+        "minor",
+        "requested_by",
+        "requested_at",
+        "decided_by",
+        "decided_at",
+        "paid_at",
+    )
+
+    class Meta:
+        verbose_name = _("refund")
+        verbose_name_plural = _("refunds")
+        ordering = ("-id",)
+        constraints = (
+            models.CheckConstraint(name="orders_refund_state_known", condition=Q(state__in=RefundState.values)),
+            models.CheckConstraint(name="orders_refund_ground_known", condition=Q(ground__in=Ground.values)),
+            models.CheckConstraint(name="orders_refund_explained", condition=~Q(explanation="")),
+            models.CheckConstraint(
+                name="orders_refund_decided_by_a_second_person",
+                condition=Q(decided_by=None, state=RefundState.REQUESTED)
+                | Q(decided_by__isnull=False) & ~Q(decided_by=F("requested_by")) & ~Q(state=RefundState.REQUESTED),
+            ),
+        )
+        indexes = (
+            models.Index(fields=["id"], name="orders_refund_to_send", condition=Q(state=RefundState.APPROVED)),
+        )
+
+    def __str__(self) -> str:
+        return self.reference
+
+    @property
+    def amount(self) -> Money:
+        """Needs `order` loaded."""
+        return Money(self.minor, self.order.currency)
+
+
+class RefundLine(AppendOnly):
+    """How many units of one line a refund takes back."""
+
+    refund = models.ForeignKey(Refund, models.PROTECT, related_name="lines", verbose_name=_("refund"))
+    line = models.ForeignKey(OrderLine, models.PROTECT, related_name="refund_lines", verbose_name=_("order line"))
+    units = models.PositiveIntegerField(_("units"))
+
+    class Meta:
+        verbose_name = _("refunded line")
+        verbose_name_plural = _("refunded lines")
+        constraints = (
+            models.UniqueConstraint("refund", "line", name="orders_refundline_unique"),
+            models.CheckConstraint(name="orders_refundline_units_positive", condition=Q(units__gt=0)),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.units} units"

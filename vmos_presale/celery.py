@@ -1,0 +1,31 @@
+"""Celery: which jobs run, and how often.
+
+Every job may run twice, late, or die in the middle: the intent lives in the database, and the next run
+finds what is left. The schedule is therefore code: a lost tick costs nothing but time.
+"""
+
+import os
+
+from celery import Celery
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "vmos_presale.settings")
+
+app = Celery("vmos_presale")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks()
+
+# Task name → seconds between its runs.
+SCHEDULE = {
+    "orders.sweep_all": 5.0,
+    "notices.drain": 1.0,
+    "orders.refresh_estimates": 60.0,
+    "orders.process_webhooks": 5.0,
+    "orders.poll_payments": 15.0,
+    "orders.send_refunds": 15.0,
+    "orders.expire_orders": 60.0,
+}
+# A tick that waited longer than its own interval is stale: the next one does its work.
+app.conf.beat_schedule = {
+    task: {"task": task, "schedule": seconds, "options": {"expires": max(10.0, seconds)}}
+    for task, seconds in SCHEDULE.items()
+}

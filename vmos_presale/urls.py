@@ -1,0 +1,23 @@
+"""Every address of the site."""
+
+from allauth.account.decorators import secure_admin_login
+from django.conf import settings
+from django.contrib import admin
+from django.urls import include, path
+
+from vmos_presale.health import health
+
+admin.autodiscover()
+admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
+
+urlpatterns = [
+    path("health", health),
+    path("admin/", admin.site.urls),
+    path("accounts/", include("allauth.urls")),
+    path("account/", include("accounts.urls")),
+    path("agreements/", include("agreements.urls")),
+    path("messages/", include("notices.urls")),
+    path("", include("orders.urls")),
+]
+if settings.DEMO:
+    urlpatterns.insert(0, path("demo/", include("vmos_presale.demo.urls")))
