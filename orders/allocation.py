@@ -1,0 +1,172 @@
+"""The sweep: devices that are free go to the units that wait, strictly in the order of payment.
+
+Clause 1.1 and 3.3 of the agreement. One transaction per chunk: the plan is locked (one sweep of a plan at a
+time; SKIP LOCKED at the head of the queue would let a later payer overtake), then its waiting lines (a refund
+in flight is waited for). Whoever changes a *free* device's state must hold the plan's lock too.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.backends.utils import CursorWrapper
+
+from inventory.models import Device, DeviceState, Plan
+from notices import kinds
+from notices.outbox import Draft, tell
+from orders.fifo import Claim, Gift, hand_out
+from orders.models import LineState, OrderLine
+from orders.queue import lock_plans
+
+CHUNK = 2_000
+# SQLite has one writer: between chunks the payers get their turn.
+SQLITE_PAUSE_SECONDS = 0.02
+
+
+class SweepOutOfStep(Exception):
+    """The tables changed under the sweep's locks, which nothing is allowed to do. The chunk is rolled back."""
+
+
+def allocate_devices(*, plan_id: int, now: datetime) -> int:
+    """Hand out every free device of the plan that somebody waits for; return how many.
+
+    Lines captured less than the hold-back before `now` are not served yet: their rank may still change by a
+    webhook that is under way. Safe to run at any time, twice, and by several workers; a run that dies leaves
+    whole chunks behind, and the next one goes on.
+    """
+    total = 0
+    while units := _allocate_chunk(plan_id=plan_id, now=now):
+        total += units
+        if connection.vendor == "sqlite":
+            time.sleep(SQLITE_PAUSE_SECONDS)
+    return total
+
+
+def plans_to_sweep() -> list[int]:
+    """Plans that have both a free device and a waiting line."""
+    waiting = OrderLine.objects.filter(state=LineState.WAITING).values("plan_id")
+    free = Device.objects.filter(state=DeviceState.FREE).values("plan_id")
+    return list(Plan.objects.filter(pk__in=waiting).filter(pk__in=free).order_by("pk").values_list("pk", flat=True))
+
+
+def _allocate_chunk(*, plan_id: int, now: datetime) -> int:
+    with transaction.atomic(durable=True):
+        with connection.cursor() as cursor:
+            if connection.vendor == "postgresql":
+                # Compiling these short statements costs up to half the sweep.
+                cursor.execute("SET LOCAL jit = off")
+        plan = lock_plans([plan_id])[plan_id]
+        free = Device.objects.filter(plan=plan, state=DeviceState.FREE).order_by("pk")
+        devices = list(free.values_list("pk", flat=True)[:CHUNK])
+        if not devices:
+            return 0
+        lines = list(
+            OrderLine.objects.waiting(plan_id=plan_id)
+            .filter(paid_at__lte=now - settings.ALLOCATION_HOLD_BACK)
+            .select_related("order", "term")
+            .select_for_update(no_key=True, of=("self",))[: len(devices)]
+        )
+        gifts = hand_out(
+            devices=devices,
+            claims=[Claim(line.pk, line.waiting_units, line.allocated + line.withdrawn + 1) for line in lines],
+        )
+        if gifts:
+            _record(plan=plan, lines=lines, gifts=gifts, now=now)
+        return len(gifts)
+
+
+def _record(*, plan: Plan, lines: Sequence[OrderLine], gifts: Sequence[Gift], now: datetime) -> None:
+    """Write one chunk: allocations, devices, lines and the notices of it, a statement each."""
+    ends_at = {
+        line.pk: now + timedelta(days=line.term.days + line.bonus_days) for line in lines
+    }
+    units: dict[int, int] = {}
+    for gift in gifts:
+        units[gift.line_id] = units.get(gift.line_id, 0) + 1
+    moment = connection.ops.adapt_datetimefield_value
+    with connection.cursor() as cursor:
+        given = _given(
+            ("line_id", "bigint", [gift.line_id for gift in gifts]),
+            ("unit", "integer", [gift.unit for gift in gifts]),
+            ("device_id", "bigint", [gift.device_id for gift in gifts]),
+            ("ends_at", "timestamptz", [moment(ends_at[gift.line_id]) for gift in gifts]),
+        )
+        _write(
+            cursor,
+            f"INSERT INTO orders_allocation (line_id, unit, device_id, starts_at, ends_at) "  # noqa: S608
+            f"SELECT line_id, unit, device_id, %s, ends_at FROM {given.sql}",
+            [moment(now), *given.params],
+            rows=len(gifts),
+        )
+        given = _given(("device_id", "bigint", [gift.device_id for gift in gifts]))
+        _write(
+            cursor,
+            f"UPDATE inventory_device SET state = %s FROM {given.sql} "  # noqa: S608
+            f"WHERE inventory_device.id = given.device_id AND inventory_device.state = %s",
+            [DeviceState.ALLOCATED, *given.params, DeviceState.FREE],
+            rows=len(gifts),
+        )
+        given = _given(
+            ("line_id", "bigint", list(units)),
+            ("units", "integer", list(units.values())),
+        )
+        _write(
+            cursor,
+            f"UPDATE orders_orderline SET allocated = allocated + given.units, "  # noqa: S608
+            f"state = CASE WHEN allocated + given.units + withdrawn = quantity THEN %s ELSE %s END "
+            f"FROM {given.sql} WHERE orders_orderline.id = given.line_id AND orders_orderline.state = %s",
+            [LineState.ALLOCATED, LineState.WAITING, *given.params, LineState.WAITING],
+            rows=len(units),
+        )
+    tell(
+        (
+            Draft(
+                recipient_id=line.order.customer_id,
+                kind=kinds.ALLOCATED,
+                about=line.order.reference,
+                url=line.order.get_absolute_url(),
+                facts={
+                    "reference": line.order.reference,
+                    "plan": str(plan),
+                    "units": units[line.pk],
+                    "remaining": line.waiting_units - units[line.pk],
+                    "starts_at": now.isoformat(),
+                    "ends_at": ends_at[line.pk].isoformat(),
+                },
+                dedupe_key=f"allocated:{line.pk}:{line.allocated}",
+            )
+            for line in lines
+            if line.pk in units
+        ),
+        now=now,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A table `given` made of parameters, for the FROM of one statement."""
+
+    sql: str
+    params: list[Any]
+
+
+def _given(*columns: tuple[str, str, Sequence[Any]]) -> _Given:
+    """Columns as (name, PostgreSQL type, values), all of one length."""
+    if connection.vendor == "postgresql":
+        arrays = ", ".join(f"%s::{kind}[]" for _, kind, _ in columns)
+        names = ", ".join(name for name, _, _ in columns)
+        return _Given(f"unnest({arrays}) AS given ({names})", [list(values) for _, _, values in columns])
+    cells = ", ".join(f"json_extract(value, '$[{n}]') AS {name}" for n, (name, _, _) in enumerate(columns))
+    rows = list(zip(*(values for _, _, values in columns), strict=True))
+    return _Given(f"(SELECT {cells} FROM json_each(%s)) AS given", [json.dumps(rows)])  # noqa: S608
+
+
+def _write(cursor: CursorWrapper, sql: str, params: list[Any], *, rows: int) -> None:
+    cursor.execute(sql, params)
+    if cursor.rowcount != rows:
+        raise SweepOutOfStep(f"Expected {rows} rows, wrote {cursor.rowcount}: {sql}")

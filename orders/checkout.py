@@ -1,0 +1,236 @@
+"""Placing an order: the fee is fixed, the agreements are accepted, the units are held.
+
+And what becomes of an order nobody pays: cancelled by its buyer, or expired.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from agreements.acceptance import Consent, Witness, record_acceptances
+from inventory.models import Fee, Plan, Term
+from inventory.money import Money
+from notices import kinds
+from notices.outbox import Draft, tell
+from orders.models import AttemptState, Order, OrderLine, OrderState, new_reference
+from orders.offers import Stock, stocks
+from orders.queue import lock_plans
+
+
+class CannotPlace(Exception):
+    """The order cannot be placed as asked; the message tells the buyer what to do. Nothing was stored."""
+
+
+class BasketEmpty(CannotPlace):
+    """There is nothing to order."""
+
+
+class NotOffered(CannotPlace):
+    """A plan, term, currency or quantity that the shop does not sell (any more)."""
+
+
+class CapReached(CannotPlace):
+    """Fewer units are open for sale than were asked for."""
+
+    def __init__(self, message: str, *, plan: Plan, units_left: int) -> None:
+        super().__init__(message)
+        self.plan = plan
+        self.units_left = units_left
+
+
+class FeeChanged(CannotPlace):
+    """The total is not the one the buyer saw."""
+
+    def __init__(self, message: str, *, new_total: Money) -> None:
+        super().__init__(message)
+        self.new_total = new_total
+
+
+class CannotCancel(Exception):
+    """The order is not an unpaid one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """So many phones for one term."""
+
+    term_id: int
+    quantity: int
+
+
+def place_order(
+    *,
+    customer_id: int,
+    checkout_key: UUID,
+    wishes: Sequence[Wish],
+    currency: str,
+    seen_total: Money,
+    consents: Sequence[Consent],
+    witness: Witness,
+    is_minor: bool,
+    language: str,
+    now: datetime,
+) -> Order:
+    """Place an order and hold its units until it is paid or expires.
+
+    The plans are locked, so that no two checkouts sell the same unit. Placing again with the same
+    `checkout_key` answers the order that is there. Raises a CannotPlace, or from
+    `agreements.acceptance` ConsentMissing or TextSuperseded (clauses 3.3 and 9.1); then nothing is stored.
+    """
+    with transaction.atomic(durable=True):
+        terms = {term.pk: term for term in Term.objects.filter(pk__in=[wish.term_id for wish in wishes])}
+        plans = lock_plans(term.plan_id for term in terms.values())
+        # Only after the locks: of two clicks the second finds the first one's order here.
+        placed = Order.objects.filter(checkout_key=checkout_key, customer_id=customer_id).first()
+        if placed is not None:
+            return placed
+        lines = _priced(wishes, terms=terms, plans=plans, currency=currency, now=now)
+        total = sum((Money(line.unit_minor, currency) * line.quantity for line in lines), Money(0, currency))
+        if total != seen_total:
+            raise FeeChanged(
+                _("The total is now %(total)s. Please check it and order again.") % {"total": total}, new_total=total
+            )
+        order = Order.objects.create(
+            reference=new_reference("VM"),
+            customer_id=customer_id,
+            checkout_key=checkout_key,
+            currency=currency,
+            total_minor=total.minor,
+            placed_at=now,
+            pay_until=now + settings.PAYMENT_WINDOW,
+        )
+        for line in lines:
+            line.order = order
+        OrderLine.objects.bulk_create(lines)
+        record_acceptances(
+            customer_id=customer_id,
+            order_reference=order.reference,
+            consents=consents,
+            witness=witness,
+            is_minor=is_minor,
+            language=language,
+            now=now,
+        )
+        _tell(order, kinds.ORDER_PLACED, now=now)
+    return order
+
+
+def _priced(
+    wishes: Sequence[Wish], *, terms: dict[int, Term], plans: dict[int, Plan], currency: str, now: datetime
+) -> list[OrderLine]:
+    """The lines at today's fees, or the reason why one of them is not for sale. Needs the plans locked."""
+    if not wishes:
+        raise BasketEmpty(_("Your basket is empty."))
+    if currency not in settings.SHOP_CURRENCIES:
+        raise NotOffered(_("We do not sell in %(currency)s.") % {"currency": currency})
+    fees = Fee.objects.in_force(currency=currency, at=now)
+    stock = stocks(list(plans.values()))
+    ordered = dict.fromkeys(plans, 0)
+    lines = []
+    for wish in wishes:
+        term = terms.get(wish.term_id)
+        plan = plans[term.plan_id] if term else None
+        fee = fees.get(wish.term_id)
+        if term is None or plan is None or fee is None or not plan.on_sale:
+            raise NotOffered(_("A phone in your basket is not for sale any more. Please remove it."))
+        ordered[plan.pk] += wish.quantity
+        if wish.quantity < 1 or ordered[plan.pk] > plan.customer_limit:
+            raise NotOffered(
+                ngettext(
+                    "One order can hold %(limit)d phone of %(plan)s at most, and at least 1.",
+                    "One order can hold %(limit)d phones of %(plan)s at most, and at least 1.",
+                    plan.customer_limit,
+                )
+                % {"limit": plan.customer_limit, "plan": plan}
+            )
+        is_presale = ordered[plan.pk] > stock[plan.pk].available
+        _check_supply(plan, term, units=ordered[plan.pk], stock=stock[plan.pk], is_presale=is_presale)
+        lines.append(
+            OrderLine(
+                plan=plan,
+                term=term,
+                fee=fee,
+                unit_minor=fee.minor,
+                quantity=wish.quantity,
+                is_presale=is_presale,
+                bonus_days=plan.presale_bonus_days if is_presale else 0,
+            )
+        )
+    return lines
+
+
+def _check_supply(plan: Plan, term: Term, *, units: int, stock: Stock, is_presale: bool) -> None:
+    if units > stock.left:
+        raise CapReached(
+            ngettext(
+                "Only %(left)d phone of %(plan)s can be ordered at the moment. Please change the quantity.",
+                "Only %(left)d phones of %(plan)s can be ordered at the moment. Please change the quantity.",
+                stock.left,
+            )
+            % {"left": stock.left, "plan": plan},
+            plan=plan,
+            units_left=stock.left,
+        )
+    if is_presale and not term.is_offered_on_presale():
+        raise NotOffered(
+            _("%(plan)s is on pre-sale now, for terms of %(days)d days and more. Please choose a longer term.")
+            % {"plan": plan, "days": settings.PRESALE_MINIMUM_DAYS}
+        )
+
+
+def cancel_order(*, order_id: int, now: datetime) -> Order:
+    """Cancel an unpaid order at its buyer's wish. A payment that arrives all the same is treated as late."""
+    with transaction.atomic(durable=True):
+        order = Order.objects.select_for_update(no_key=True).get(pk=order_id)
+        if order.state == OrderState.CANCELLED:
+            return order
+        if order.state != OrderState.UNPAID:
+            raise CannotCancel(_("This order cannot be cancelled any more."))
+        Order.objects.filter(pk=order.pk).update(state=OrderState.CANCELLED)
+        order.state = OrderState.CANCELLED
+    return order
+
+
+def expire_orders(*, now: datetime) -> int:
+    """Release the units of orders whose deadline, and the grace for late reports, have passed.
+
+    A payment that is being confirmed keeps its order open. Return how many orders expired.
+    """
+    overdue = Order.objects.filter(state=OrderState.UNPAID, pay_until__lte=now - settings.PAYMENT_GRACE)
+    expired = 0
+    for order_id in overdue.order_by("pay_until").values_list("pk", flat=True):
+        with transaction.atomic(durable=True):
+            order = Order.objects.select_for_update(no_key=True).get(pk=order_id)
+            confirming = order.attempts.filter(state=AttemptState.CONFIRMING).exists()
+            if order.state != OrderState.UNPAID or confirming:
+                continue
+            Order.objects.filter(pk=order.pk).update(state=OrderState.EXPIRED)
+            _tell(order, kinds.ORDER_EXPIRED, now=now)
+            expired += 1
+    return expired
+
+
+def _tell(order: Order, kind: kinds.Kind, *, now: datetime) -> None:
+    tell(
+        [
+            Draft(
+                recipient_id=order.customer_id,
+                kind=kind,
+                about=order.reference,
+                url=order.get_absolute_url(),
+                facts={
+                    "reference": order.reference,
+                    "total": {"minor": order.total_minor, "currency": order.currency},
+                    "pay_until": order.pay_until.isoformat(),
+                },
+                dedupe_key=f"{kind.slug}:{order.reference}",
+            )
+        ],
+        now=now,
+    )

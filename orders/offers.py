@@ -1,0 +1,127 @@
+"""What the shop shows of a plan: fees, what is free, what waits, and when a phone paid for now would come."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from inventory.models import BatchState, Fee, Plan, SupplyBatch, Term
+from inventory.money import Money
+from orders.estimates import Window, outlooks, window
+from orders.queue import free_devices_by_plan, units_held_by_plan, units_waiting_by_plan
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """Units of one plan: `free` devices, paid units `waiting`, unpaid units `held`, the pre-sale `cap`."""
+
+    free: int
+    waiting: int
+    held: int
+    cap: int
+
+    @property
+    def available(self) -> int:
+        """Devices that nobody in front claims: bought now, they are allocated at once."""
+        return max(0, self.free - self.waiting - self.held)
+
+    @property
+    def left(self) -> int:
+        """Units that may still be sold."""
+        return max(0, self.free + self.cap - self.waiting - self.held)
+
+
+@dataclass(frozen=True, slots=True)
+class TermOffer:
+    """A term with its fee; not available without a fee, or when it is too short for pre-sale."""
+
+    term: Term
+    fee: Money | None
+    is_available: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A plan as it can be bought at one moment. `window` is None when it is not known yet."""
+
+    plan: Plan
+    terms: tuple[TermOffer, ...]
+    stock: Stock
+    window: Window | None
+    next_batches: tuple[SupplyBatch, ...]
+
+    @property
+    def devices_free(self) -> int:
+        return self.stock.available
+
+    @property
+    def units_waiting(self) -> int:
+        return self.stock.waiting
+
+    @property
+    def units_left(self) -> int:
+        return self.stock.left
+
+    @property
+    def is_presale(self) -> bool:
+        return self.stock.available == 0
+
+    @property
+    def is_sold_out(self) -> bool:
+        return self.stock.left == 0
+
+    @property
+    def lowest_fee(self) -> Money | None:
+        fees = [offer.fee for offer in self.terms if offer.fee and offer.is_available]
+        return min(fees, key=lambda fee: fee.minor, default=None)
+
+
+def stocks(plans: Sequence[Plan]) -> dict[int, Stock]:
+    """The stock of each plan, in three queries. Exact only under the plans' locks (`queue.lock_plans`)."""
+    ids = [plan.pk for plan in plans]
+    free, waiting, held = free_devices_by_plan(ids), units_waiting_by_plan(ids), units_held_by_plan(ids)
+    return {
+        plan.pk: Stock(free.get(plan.pk, 0), waiting.get(plan.pk, 0), held.get(plan.pk, 0), plan.presale_cap)
+        for plan in plans
+    }
+
+
+def offers(*, currency: str, now: datetime) -> list[Offer]:
+    """Every plan on sale, in the shop's order."""
+    return offers_of(list(Plan.objects.filter(on_sale=True)), currency=currency, now=now)
+
+
+def offer_of(plan: Plan, *, currency: str, now: datetime, units: int = 1) -> Offer:
+    """One plan, with the window for `units` units."""
+    return offers_of([plan], currency=currency, now=now, units=units)[0]
+
+
+def offers_of(plans: Sequence[Plan], *, currency: str, now: datetime, units: int = 1) -> list[Offer]:
+    """`plans` as they can be bought at `now`, in a fixed number of queries."""
+    ids = [plan.pk for plan in plans]
+    fees = Fee.objects.in_force(currency=currency, at=now)
+    stock = stocks(plans)
+    outlook = outlooks(ids, now=now)
+    terms: dict[int, list[Term]] = {}
+    for term in Term.objects.filter(plan_id__in=ids).order_by("days"):
+        terms.setdefault(term.plan_id, []).append(term)
+    batches: dict[int, list[SupplyBatch]] = {}
+    for batch in SupplyBatch.objects.filter(plan_id__in=ids, state=BatchState.EXPECTED):
+        if batch.outstanding:
+            batches.setdefault(batch.plan_id, []).append(batch)
+    return [
+        Offer(
+            plan=plan,
+            terms=tuple(
+                _term_offer(term, fee=fees.get(term.pk), stock=stock[plan.pk]) for term in terms.get(plan.pk, ())
+            ),
+            stock=stock[plan.pk],
+            window=window(units=stock[plan.pk].waiting + stock[plan.pk].held + units, outlook=outlook[plan.pk]),
+            next_batches=tuple(batches.get(plan.pk, ())),
+        )
+        for plan in plans
+    ]
+
+
+def _term_offer(term: Term, *, fee: Fee | None, stock: Stock) -> TermOffer:
+    sold_now = stock.available > 0 or (stock.left > 0 and term.is_offered_on_presale())
+    return TermOffer(term=term, fee=fee.money if fee else None, is_available=fee is not None and sold_now)

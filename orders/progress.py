@@ -1,0 +1,163 @@
+"""What an order page shows: how far each line is, and what has happened so far."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.utils.formats import date_format
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from inventory.models import BatchState, SupplyBatch
+from orders.models import (
+    Allocation,
+    AttemptState,
+    EntryKind,
+    Estimate,
+    LineState,
+    Order,
+    OrderLine,
+    OrderState,
+    PaymentAttempt,
+    RefundState,
+)
+from orders.queue import units_ahead
+
+
+@dataclass(frozen=True, slots=True)
+class LineProgress:
+    """One line. `units_ahead` is None unless the line waits; `estimate` is the one in force."""
+
+    line: OrderLine
+    units_ahead: int | None
+    estimate: Estimate | None
+    previous: Estimate | None
+    phones: tuple[Allocation, ...]
+    batches: tuple[SupplyBatch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """An entry of the timeline; `detail` may be empty."""
+
+    at: datetime
+    title: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """An order at one moment. The timeline is newest first."""
+
+    order: Order
+    lines: tuple[LineProgress, ...]
+    timeline: tuple[Happening, ...]
+    payable: bool
+    open_attempt: PaymentAttempt | None
+
+
+def progress_of(order: Order, *, now: datetime) -> Progress:
+    """Gather what the page of `order` shows: a fixed number of queries, and one more per waiting line."""
+    lines = list(order.lines.select_related("plan", "term", "order"))
+    # Oldest first, so that the last one seen of a line is in force.
+    estimates: dict[int, list[Estimate]] = {}
+    for estimate in Estimate.objects.filter(line__order=order).order_by("line_id", "number"):
+        estimates.setdefault(estimate.line_id, []).append(estimate)
+    phones: dict[int, list[Allocation]] = {}
+    allocations = Allocation.objects.filter(line__order=order, ended_at=None).select_related("device")
+    for allocation in allocations.order_by("unit"):
+        phones.setdefault(allocation.line_id, []).append(allocation)
+    waiting_plans = [line.plan_id for line in lines if line.state == LineState.WAITING]
+    batches: dict[int, list[SupplyBatch]] = {}
+    if waiting_plans:
+        for batch in SupplyBatch.objects.filter(plan_id__in=waiting_plans, state=BatchState.EXPECTED):
+            batches.setdefault(batch.plan_id, []).append(batch)
+    attempts = list(order.attempts.order_by("pk"))
+    return Progress(
+        order=order,
+        lines=tuple(
+            LineProgress(
+                line=line,
+                units_ahead=units_ahead(line) if line.state == LineState.WAITING else None,
+                estimate=estimates.get(line.pk, [None])[-1],
+                previous=(estimates.get(line.pk, [None, None])[-2:-1] or [None])[0],
+                phones=tuple(phones.get(line.pk, ())),
+                batches=tuple(batches.get(line.plan_id, ())),
+            )
+            for line in lines
+        ),
+        timeline=tuple(
+            sorted(
+                [
+                    *_order_happenings(order),
+                    *_payment_happenings(order, attempts),
+                    *(happening for line in lines for happening in _estimate_happenings(estimates.get(line.pk, []), line)),
+                    *(happening for line in lines for happening in _phone_happenings(phones.get(line.pk, []), line)),
+                ],
+                key=lambda happening: happening.at,
+                reverse=True,
+            )
+        ),
+        payable=order.is_payable(now),
+        open_attempt=next((a for a in reversed(attempts) if a.state in AttemptState.open()), None),
+    )
+
+
+def _order_happenings(order: Order) -> list[Happening]:
+    happenings = [Happening(order.placed_at, _("Order placed"), _("The agreements were accepted and the fee was fixed."))]
+    if order.state == OrderState.EXPIRED:
+        happenings.append(Happening(order.pay_until, _("Order expired unpaid")))
+    return happenings
+
+
+def _payment_happenings(order: Order, attempts: list[PaymentAttempt]) -> list[Happening]:
+    happenings = [
+        Happening(attempt.created_at, _("Payment declined"), attempt.problem)
+        for attempt in attempts
+        if attempt.state == AttemptState.DECLINED
+    ]
+    titles = {
+        EntryKind.CAPTURE: _("Payment received"),
+        EntryKind.REFUND: _("Money paid back"),
+        EntryKind.CHARGEBACK: _("Payment taken back by the bank"),
+        EntryKind.REVERSAL: _("Payment returned by the bank"),
+    }
+    happenings += [
+        Happening(entry.occurred_at, titles[EntryKind(entry.kind)], str(entry.money)) for entry in order.ledger.all()
+    ]
+    happenings += [
+        Happening(refund.decided_at, _("Refund approved"), str(refund.amount))
+        for refund in order.refunds.select_related("order")
+        if refund.decided_at and refund.state != RefundState.REJECTED
+    ]
+    return happenings
+
+
+def _estimate_happenings(estimates: list[Estimate], line: OrderLine) -> list[Happening]:
+    return [
+        Happening(
+            estimate.made_at,
+            _("Estimate: %(plan)s") % {"plan": line.plan},
+            _("likely %(likely)s, at the latest %(latest)s")
+            % {
+                "likely": date_format(estimate.likely, "DATE_FORMAT"),
+                "latest": date_format(estimate.latest, "DATE_FORMAT"),
+            }
+            if estimate.likely and estimate.latest
+            else _("not known yet"),
+        )
+        for estimate in estimates
+    ]
+
+
+def _phone_happenings(phones: list[Allocation], line: OrderLine) -> list[Happening]:
+    by_moment: dict[datetime, int] = {}
+    for phone in phones:
+        by_moment[phone.starts_at] = by_moment.get(phone.starts_at, 0) + 1
+    return [
+        Happening(
+            moment,
+            ngettext("%(units)d phone allocated", "%(units)d phones allocated", units) % {"units": units},
+            str(line.plan),
+        )
+        for moment, units in by_moment.items()
+    ]

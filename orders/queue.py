@@ -1,0 +1,49 @@
+"""The queue of a plan: its paid lines by (`paid_at`, id), counted in units."""
+
+from collections.abc import Iterable
+
+from django.db.models import Count, Q, Sum
+
+from inventory.models import Device, DeviceState, Plan
+from orders.models import LineState, OrderLine, OrderState
+from orders.models.order import WAITING_UNITS
+
+
+def units_waiting(*, plan_id: int) -> int:
+    """Paid units of the plan that wait for a device."""
+    return OrderLine.objects.waiting(plan_id=plan_id).units()
+
+
+def units_ahead(line: OrderLine) -> int:
+    """Units that are served before the first waiting unit of `line`. The line must be in the queue."""
+    ahead = Q(paid_at__lt=line.paid_at) | Q(paid_at=line.paid_at, id__lt=line.pk)
+    return OrderLine.objects.waiting(plan_id=line.plan_id).filter(ahead).units()
+
+
+def units_waiting_by_plan(plan_ids: Iterable[int]) -> dict[int, int]:
+    """`units_waiting` for several plans in one query; a plan with no queue is missing."""
+    waiting = OrderLine.objects.filter(plan_id__in=list(plan_ids), state=LineState.WAITING)
+    return {plan: units for plan, units in waiting.values_list("plan_id").annotate(Sum(WAITING_UNITS))}
+
+
+def units_held_by_plan(plan_ids: Iterable[int]) -> dict[int, int]:
+    """Units kept for orders that may still be paid, by plan; a plan with none is missing."""
+    held = OrderLine.objects.filter(
+        plan_id__in=list(plan_ids), state=LineState.UNPAID, order__state=OrderState.UNPAID
+    )
+    return {plan: units for plan, units in held.values_list("plan_id").annotate(Sum("quantity"))}
+
+
+def free_devices_by_plan(plan_ids: Iterable[int]) -> dict[int, int]:
+    """Devices in stock, by plan; a plan with none is missing."""
+    free = Device.objects.filter(plan_id__in=list(plan_ids), state=DeviceState.FREE)
+    return {plan: devices for plan, devices in free.values_list("plan_id").annotate(Count("pk"))}
+
+
+def lock_plans(plan_ids: Iterable[int]) -> dict[int, Plan]:
+    """Lock plans in id order, for whoever sells their units or hands out their devices.
+
+    NO KEY, so that payments (whose rows point at the plan) go on meanwhile. Call inside a transaction.
+    """
+    plans = Plan.objects.select_for_update(no_key=True).filter(pk__in=set(plan_ids)).order_by("pk")
+    return {plan.pk: plan for plan in plans}

@@ -1,0 +1,212 @@
+"""Refunds of the sale: on a ground the agreement knows (clause 3.3), approved by a second member of staff.
+
+Surplus, duplicate and late captures are no refunds of the sale: they come up as review items.
+"""
+
+import logging
+from collections.abc import Mapping
+from datetime import datetime
+
+from django.db import transaction
+from django.db.models import Case, F, Q, Sum, Value, When
+
+from inventory.money import Money
+from notices import kinds
+from notices.outbox import Draft, tell
+from orders.gateways import gateway_named
+from orders.gateways.protocol import Declined, Return, Unavailable
+from orders.models import (
+    Ground,
+    LineState,
+    Order,
+    OrderLine,
+    OrderState,
+    PaymentAttempt,
+    Refund,
+    RefundLine,
+    RefundState,
+    ReviewKind,
+)
+from orders.reviews import open_review_item
+
+logger = logging.getLogger(__name__)
+
+
+class RefundRefused(Exception):
+    """The refund cannot be requested or decided as asked; the message tells staff why."""
+
+
+def request_refund(
+    *,
+    order_id: int,
+    ground: Ground,
+    explanation: str,
+    units: Mapping[int, int],
+    requested_by_id: int,
+    now: datetime,
+) -> Refund:
+    """Ask for waiting units to be taken back: `units` maps line ids to numbers of units.
+
+    Nothing leaves the queue yet. Raises RefundRefused.
+    """
+    if not explanation.strip():
+        raise RefundRefused("Explain the refund: which law, or why the platform cannot supply.")
+    wanted = {line_id: count for line_id, count in units.items() if count}
+    if not wanted or min(wanted.values()) < 0:
+        raise RefundRefused("Say how many units are to be refunded.")
+    with transaction.atomic(durable=True):
+        order = Order.objects.select_for_update(no_key=True).get(pk=order_id)
+        if order.state != OrderState.PAID:
+            raise RefundRefused(f"Order {order} is not paid.")
+        lines = {line.pk: line for line in _locked_lines(order)}
+        amount = Money(0, order.currency)
+        for line_id, count in wanted.items():
+            line = lines.get(line_id)
+            asked = _units_in_open_requests(line_id)
+            if line is None or count + asked > line.waiting_units:
+                raise RefundRefused(f"Fewer than {count} units of line {line_id} are waiting and not asked for yet.")
+            amount += Money(line.unit_minor, order.currency) * count
+        refund = Refund.objects.create(
+            order=order,
+            attempt=_attempt_that_holds(order, amount),
+            reference=f"{order.reference}-R{order.refunds.count() + 1}",
+            ground=ground,
+            explanation=explanation.strip(),
+            minor=amount.minor,
+            requested_by_id=requested_by_id,
+            requested_at=now,
+        )
+        RefundLine.objects.bulk_create(
+            [RefundLine(refund=refund, line_id=line_id, units=count) for line_id, count in wanted.items()]
+        )
+    return refund
+
+
+def approve_refund(*, refund_id: int, approved_by_id: int, now: datetime) -> Refund:
+    """Approve: the units leave the queue at once, and the money is sent by the next `send_refunds`.
+
+    All lines of the order are locked in the sweep's order before they are looked at again, so that a unit is
+    either allocated or refunded. Raises RefundRefused: for whoever asked for it, for a refund that is decided,
+    and for units that have been allocated since.
+    """
+    with transaction.atomic(durable=True):
+        refund = _undecided(refund_id, decided_by_id=approved_by_id)
+        order = Order.objects.select_for_update(no_key=True).get(pk=refund.order_id)
+        lines = {line.pk: line for line in _locked_lines(order)}
+        for taken in refund.lines.all():
+            if taken.units > lines[taken.line_id].waiting_units:
+                raise RefundRefused("Units of this refund have been allocated since it was asked for. Reject it.")
+            _withdraw(taken.line_id, units=taken.units)
+        _decide(refund, state=RefundState.APPROVED, decided_by_id=approved_by_id, now=now)
+        tell([_draft(order, refund, kinds.REFUND_APPROVED)], now=now)
+    refund.refresh_from_db()
+    return refund
+
+
+def reject_refund(*, refund_id: int, rejected_by_id: int, now: datetime) -> Refund:
+    """Reject: nothing changes for the order. Raises RefundRefused."""
+    with transaction.atomic(durable=True):
+        refund = _undecided(refund_id, decided_by_id=rejected_by_id)
+        _decide(refund, state=RefundState.REJECTED, decided_by_id=rejected_by_id, now=now)
+    refund.refresh_from_db()
+    return refund
+
+
+def send_refunds(*, now: datetime) -> int:
+    """Ask the gateways for the money of approved refunds, by the refund's own key; return how many took it.
+
+    A refund stays approved until a snapshot of its payment shows the money gone, so it is asked for again by
+    the same key, which the gateway answers with the refund that is there.
+    """
+    asked = 0
+    approved = Refund.objects.filter(state=RefundState.APPROVED).select_related("order", "attempt")
+    for refund in approved.order_by("pk"):
+        gateway = gateway_named(refund.attempt.gateway)
+        back = Return(reference=refund.reference, provider_id=refund.attempt.provider_id, amount=refund.amount)
+        try:
+            gateway.give_back(back)
+        except Unavailable as problem:
+            logger.warning("Refund %s waits: %s", refund, problem)
+            continue
+        except Declined as no:
+            _fail(refund, problem=str(no), now=now)
+            continue
+        # Fetched by the next poll, like any other news of the payment.
+        PaymentAttempt.objects.filter(pk=refund.attempt_id).update(next_poll_at=now)
+        asked += 1
+    return asked
+
+
+def _fail(refund: Refund, *, problem: str, now: datetime) -> None:
+    with transaction.atomic(durable=True):
+        failed = Refund.objects.filter(pk=refund.pk, state=RefundState.APPROVED)
+        if failed.update(state=RefundState.FAILED, problem=problem[:300]):
+            open_review_item(
+                kind=ReviewKind.REFUND_FAILED,
+                key=refund.reference,
+                order=refund.order,
+                detail=f"Refund {refund.reference} of {refund.amount} was refused: {problem}",
+                now=now,
+            )
+
+
+def _locked_lines(order: Order) -> list[OrderLine]:
+    lines = OrderLine.objects.select_for_update(no_key=True).filter(order=order)
+    return list(lines.order_by("paid_at", "pk"))
+
+
+def _units_in_open_requests(line_id: int) -> int:
+    open_requests = RefundLine.objects.filter(line_id=line_id, refund__state=RefundState.REQUESTED)
+    return open_requests.aggregate(units=Sum("units"))["units"] or 0
+
+
+def _attempt_that_holds(order: Order, amount: Money) -> PaymentAttempt:
+    """The payment with enough money left in it for `amount`, refunds on their way deducted."""
+    on_their_way = (RefundState.REQUESTED, RefundState.APPROVED)
+    for attempt in order.attempts.order_by("pk"):
+        held = attempt.ledger.filter(currency=order.currency).aggregate(minor=Sum("minor"))["minor"] or 0
+        pending = attempt.refunds.filter(state__in=on_their_way).aggregate(minor=Sum("minor"))["minor"] or 0
+        if held - pending >= amount.minor:
+            return attempt
+    raise RefundRefused(f"No single payment of this order holds {amount} any more.")
+
+
+def _undecided(refund_id: int, *, decided_by_id: int) -> Refund:
+    refund = Refund.objects.select_for_update(no_key=True).get(pk=refund_id)
+    if refund.state != RefundState.REQUESTED:
+        raise RefundRefused(f"Refund {refund} is {refund.get_state_display()} already.")
+    if refund.requested_by_id == decided_by_id:
+        raise RefundRefused("A second member of staff has to decide on a refund you asked for.")
+    return refund
+
+
+def _decide(refund: Refund, *, state: RefundState, decided_by_id: int, now: datetime) -> None:
+    Refund.objects.filter(pk=refund.pk).update(state=state, decided_by_id=decided_by_id, decided_at=now)
+
+
+def _withdraw(line_id: int, *, units: int) -> None:
+    gone = F("allocated") + F("withdrawn") + units
+    OrderLine.objects.filter(pk=line_id).update(
+        withdrawn=F("withdrawn") + units,
+        state=Case(
+            When(Q(quantity__gt=gone), then=Value(LineState.WAITING)),
+            When(allocated=0, then=Value(LineState.WITHDRAWN)),
+            default=Value(LineState.ALLOCATED),
+        ),
+    )
+
+
+def _draft(order: Order, refund: Refund, kind: kinds.Kind) -> Draft:
+    return Draft(
+        recipient_id=order.customer_id,
+        kind=kind,
+        about=order.reference,
+        url=order.get_absolute_url(),
+        facts={
+            "reference": order.reference,
+            "refund": refund.reference,
+            "amount": {"minor": refund.minor, "currency": order.currency},
+            "ground": refund.ground,
+        },
+        dedupe_key=f"{kind.slug}:{refund.reference}",
+    )

@@ -1,0 +1,52 @@
+"""The scheduled jobs of the sale: each only calls its verb. The schedule is in `vmos_presale/celery.py`."""
+
+import logging
+
+from celery import shared_task
+from django.utils import timezone
+
+from orders import allocation, checkout, estimates, payments, refunds
+from orders.models import LineState, OrderLine
+
+logger = logging.getLogger(__name__)
+
+
+@shared_task(name="orders.sweep_all")
+def sweep_all() -> None:
+    """Sweep every plan that has work, each in a task of its own: several plans go in parallel."""
+    for plan_id in allocation.plans_to_sweep():
+        sweep.delay(plan_id=plan_id)
+
+
+@shared_task(name="orders.sweep")
+def sweep(*, plan_id: int) -> None:
+    units = allocation.allocate_devices(plan_id=plan_id, now=timezone.now())
+    if units:
+        logger.info("Plan %d: %d units allocated.", plan_id, units)
+
+
+@shared_task(name="orders.refresh_estimates")
+def refresh_estimates() -> None:
+    waiting = OrderLine.objects.filter(state=LineState.WAITING).order_by().values_list("plan_id", flat=True)
+    for plan_id in waiting.distinct():
+        estimates.refresh_estimates(plan_id=plan_id, now=timezone.now())
+
+
+@shared_task(name="orders.process_webhooks")
+def process_webhooks() -> None:
+    payments.process_webhooks(now=timezone.now())
+
+
+@shared_task(name="orders.poll_payments")
+def poll_payments() -> None:
+    payments.poll_payments(now=timezone.now())
+
+
+@shared_task(name="orders.expire_orders")
+def expire_orders() -> None:
+    checkout.expire_orders(now=timezone.now())
+
+
+@shared_task(name="orders.send_refunds")
+def send_refunds() -> None:
+    refunds.send_refunds(now=timezone.now())

@@ -1,0 +1,132 @@
+"""Rows that tests start from. Each builder needs only what its test is about."""
+
+import itertools
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+
+from accounts.models import User
+from inventory.models import (
+    BatchState,
+    Device,
+    Fee,
+    FeeSchedule,
+    Plan,
+    Region,
+    SupplyBatch,
+    SupplyReceipt,
+    Term,
+)
+from orders.models import LineState, Order, OrderLine, OrderState, new_reference
+
+NOW = datetime(2026, 11, 23, 4, 0, tzinfo=UTC)  # noon in Hong Kong
+_numbers = itertools.count(1)
+
+
+def make_user(email: str = "", *, is_staff: bool = False) -> User:
+    email = email or f"user{next(_numbers)}@example.com"
+    return User.objects.create_user(email, "a long pass phrase", is_staff=is_staff, is_superuser=is_staff)
+
+
+def make_plan(name: str = "V08", *, cap: int = 1_000, limit: int = 100, bonus_days: int = 1) -> Plan:
+    return Plan.objects.create(
+        name=name,
+        slug=f"{name.lower()}-{next(_numbers)}",
+        android=13,
+        cpu_cores=4,
+        ram_gb=4,
+        storage_gb=32,
+        region=Region.HONG_KONG,
+        presale_cap=cap,
+        customer_limit=limit,
+        presale_bonus_days=bonus_days,
+    )
+
+
+def make_fee(plan: Plan, *, days: int = 30, minor: int = 499, currency: str = "USD") -> Fee:
+    """The fee of a term of `plan`, in force since 2026-01-01; the term is made if it is not there."""
+    since = datetime(2026, 1, 1, tzinfo=UTC)
+    schedule, _ = FeeSchedule.objects.get_or_create(
+        currency=currency, effective_at=since, defaults={"announced_at": since}
+    )
+    term, _ = Term.objects.get_or_create(plan=plan, days=days)
+    fee: Fee = Fee.objects.get_or_create(schedule=schedule, term=term, defaults={"minor": minor})[0]
+    return fee
+
+
+def make_batch(
+    plan: Plan, *, quantity: int = 10, on: date = date(2026, 12, 1), received_late: int | None = None
+) -> SupplyBatch:
+    """A batch that is expected on `on`, or was received `received_late` days after it."""
+    received_at = None
+    if received_late is not None:
+        received_at = datetime(on.year, on.month, on.day, 4, tzinfo=UTC) + timedelta(days=received_late)
+    return SupplyBatch.objects.create(
+        plan=plan,
+        reference=f"B-{next(_numbers)}",
+        quantity=quantity,
+        expected_on=on,
+        first_expected_on=on,
+        state=BatchState.EXPECTED if received_at is None else BatchState.RECEIVED,
+        received_units=0 if received_at is None else quantity,
+        received_at=received_at,
+    )
+
+
+def make_devices(plan: Plan, count: int) -> list[Device]:
+    """Free devices of `plan`, in the order in which the sweep takes them."""
+    batch = make_batch(plan, quantity=count, received_late=0)
+    number = next(_numbers)
+    receipt = SupplyReceipt.objects.create(
+        batch=batch,
+        file_name=f"{number}.csv",
+        file_sha256=f"{number:064d}",
+        devices=count,
+        received_at=NOW,
+        received_by=make_user(is_staff=True),
+    )
+    return Device.objects.bulk_create(
+        [Device(plan=plan, code=f"AC{number:04d}{n:06d}", receipt=receipt) for n in range(count)]
+    )
+
+
+def make_order(
+    fees: Sequence[tuple[Fee, int]],
+    *,
+    customer: User | None = None,
+    paid_at: datetime | None = None,
+    placed_at: datetime = NOW - timedelta(days=1),
+    pay_until: datetime | None = None,
+) -> Order:
+    """An order of (fee, quantity) lines: unpaid, or standing in the queues since `paid_at`."""
+    total = sum(fee.minor * quantity for fee, quantity in fees)
+    order = Order.objects.create(
+        reference=new_reference("VM"),
+        customer=customer or make_user(),
+        checkout_key=uuid.uuid4(),
+        state=OrderState.PAID if paid_at else OrderState.UNPAID,
+        currency=fees[0][0].schedule.currency,
+        total_minor=total,
+        placed_at=placed_at,
+        pay_until=pay_until or placed_at + timedelta(minutes=30),
+        paid_at=paid_at,
+    )
+    for fee, quantity in fees:
+        OrderLine.objects.create(
+            order=order,
+            plan=fee.term.plan,
+            term=fee.term,
+            fee=fee,
+            unit_minor=fee.minor,
+            quantity=quantity,
+            is_presale=True,
+            bonus_days=1,
+            state=LineState.WAITING if paid_at else LineState.UNPAID,
+            paid_at=paid_at,
+        )
+    return order
+
+
+def make_line(fee: Fee, *, quantity: int = 1, paid_at: datetime, customer: User | None = None) -> OrderLine:
+    """A line of its own order, waiting since `paid_at`."""
+    return make_order([(fee, quantity)], paid_at=paid_at, customer=customer).lines.get()
