@@ -12,8 +12,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.db import connection
-from django.db.backends.sqlite3.operations import DatabaseOperations
+
+
+def pytest_configure() -> None:
+    # Passwords are made slow to guess, which every test that makes a user would pay for.
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -23,7 +28,11 @@ def _flush_past_the_triggers() -> Iterator[None]:
     PostgreSQL flushes by TRUNCATE, which row triggers do not see; SQLite by DELETE, which they refuse. The
     triggers are dropped before it and come back with the post_migrate signal that every flush ends with.
     """
-    plain = DatabaseOperations.sql_flush
+    if connection.vendor != "sqlite":
+        yield
+        return
+    operations = type(connection.ops)
+    plain = operations.sql_flush
 
     def sql_flush(self: Any, style: Any, tables: Sequence[str], **kwargs: Any) -> list[str]:
         with connection.cursor() as cursor:
@@ -31,6 +40,6 @@ def _flush_past_the_triggers() -> Iterator[None]:
             drops = [f'DROP TRIGGER "{name}"' for (name,) in cursor.fetchall()]
         return drops + plain(self, style, tables, **kwargs)
 
-    DatabaseOperations.sql_flush = sql_flush  # type: ignore[method-assign]
+    operations.sql_flush = sql_flush  # type: ignore[method-assign]
     yield
-    DatabaseOperations.sql_flush = plain  # type: ignore[method-assign]
+    operations.sql_flush = plain  # type: ignore[method-assign]

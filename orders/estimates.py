@@ -323,6 +323,6 @@ def _monthly_allocations(plan_ids: Sequence[int], *, now: datetime) -> dict[int,
         allocations = Allocation.objects.filter(
             line__plan_id__in=plan_ids, starts_at__gte=since, starts_at__lt=since + timedelta(days=MONTH_DAYS)
         )
-        for plan_id, units in allocations.values_list("line__plan_id").annotate(Count("pk")):
+        for plan_id, units in allocations.values_list("line__plan_id").annotate(units=Count("pk")):
             counts[plan_id][month] = units
     return {plan_id: tuple(months) for plan_id, months in counts.items()}

@@ -4,10 +4,15 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import django_stubs_ext
 import environ
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
+from django.templatetags.static import static
 from django.utils.translation import gettext_lazy as _
+
+# Forms, admins and views name their model in their type, which Django's classes take only after this.
+django_stubs_ext.monkeypatch()
 
 env = environ.Env()
 
@@ -118,6 +123,8 @@ TEMPLATES = [
                 "django.template.context_processors.i18n",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "notices.context.unread",
+                "orders.context.shop",
             ],
         },
     }
@@ -272,6 +279,13 @@ UNFOLD = {
     "SITE_SYMBOL": "smartphone",
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": True,
+    "SHOW_LANGUAGES": True,
+    "STYLES": [lambda _request: static("css/admin.css")],
+    "DASHBOARD_CALLBACK": "vmos_presale.dashboard.overview",
+    "SIDEBAR": {
+        "show_search": True,
+        "navigation": "vmos_presale.navigation.navigation",
+    },
 }
 
 # --- logs --------------------------------------------------------------------------------------------

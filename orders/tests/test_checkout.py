@@ -1,0 +1,275 @@
+"""Placing an order: what is fixed by it, and what is refused without a trace."""
+
+import uuid
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.conf import settings
+
+from accounts.models import User
+from agreements.acceptance import Consent, ConsentMissing, Witness, required_consents
+from agreements.models import Acceptance, Role, Subject
+from agreements.publishing import publish_shipped_texts
+from inventory.models import Fee, FeeSchedule
+from inventory.money import Money
+from notices.models import Notice
+from orders.checkout import (
+    BasketEmpty,
+    CannotCancel,
+    CapReached,
+    FeeChanged,
+    NotOffered,
+    Wish,
+    cancel_order,
+    expire_orders,
+    place_order,
+)
+from orders.models import LineState, Order, OrderLine, OrderState
+from tests.builders import NOW, make_devices, make_fee, make_order, make_plan, make_user
+
+pytestmark = pytest.mark.django_db
+
+Place = Callable[..., Order]
+
+
+@pytest.fixture
+def place() -> Place:
+    publish_shipped_texts(now=NOW)
+    buyer = make_user("buyer@example.com")
+
+    def place_with(
+        wishes: Iterable[tuple[Fee, int]], *, customer: User = buyer, left_out: str = "", **changes: Any
+    ) -> Order:
+        asked = list(wishes)
+        is_minor = changes.get("is_minor", False)
+        consents = [
+            Consent(
+                text_id=required.text.pk,
+                subject=required.subject,
+                role=required.role,
+                person_name="Ann" if required.role == Role.GUARDIAN else "",
+                person_email="ann@example.com" if required.role == Role.GUARDIAN else customer.email,
+                statement=required.statement,
+            )
+            for required in required_consents(now=NOW, language="en", is_minor=is_minor)
+            if required.key != left_out
+        ]
+        return place_order(
+            **{
+                "customer_id": customer.pk,
+                "checkout_key": uuid.uuid4(),
+                "wishes": [Wish(fee.term_id, quantity) for fee, quantity in asked],
+                "currency": "USD",
+                "seen_total": Money(sum(fee.minor * quantity for fee, quantity in asked), "USD"),
+                "consents": consents,
+                "witness": Witness(ip_address="203.0.113.7", user_agent="Test"),
+                "is_minor": False,
+                "language": "en",
+                "now": NOW,
+            }
+            | changes
+        )
+
+    return place_with
+
+
+def nothing_is_stored() -> bool:
+    return not (Order.objects.exists() or OrderLine.objects.exists() or Acceptance.objects.exists())
+
+
+def test_order_fixes_fees_quantities_and_deadline(place: Place) -> None:
+    plan, other = make_plan(), make_plan("V06")
+
+    order = place([(make_fee(plan, minor=499), 2), (make_fee(other, days=90, minor=2_249), 1)])
+
+    assert (order.state, order.total, order.pay_until) == (
+        OrderState.UNPAID,
+        Money(3_247, "USD"),
+        NOW + settings.PAYMENT_WINDOW,
+    )
+    assert list(order.lines.order_by("pk").values_list("plan", "quantity", "unit_minor", "state", "paid_at")) == [
+        (plan.pk, 2, 499, LineState.UNPAID, None),
+        (other.pk, 1, 2_249, LineState.UNPAID, None),
+    ]
+    assert Notice.objects.get().kind == "order-placed"
+
+
+@pytest.mark.clause("3.2")
+def test_later_fee_schedule_does_not_change_an_order(place: Place) -> None:
+    fee = make_fee(make_plan(), minor=499)
+    order = place([(fee, 1)])
+    dearer = FeeSchedule.objects.create(currency="USD", announced_at=NOW, effective_at=NOW + timedelta(minutes=1))
+    Fee.objects.create(schedule=dearer, term=fee.term, minor=999)
+
+    assert Order.objects.get(pk=order.pk).total == Money(499, "USD")
+    assert order.lines.get().unit_minor == 499
+
+
+@pytest.mark.clause("3.2")
+def test_fee_that_changed_since_the_page_was_shown_is_not_charged(place: Place) -> None:
+    fee = make_fee(make_plan(), minor=499)
+    since = FeeSchedule.objects.create(currency="USD", announced_at=NOW - timedelta(days=30), effective_at=NOW)
+    Fee.objects.create(schedule=since, term=fee.term, minor=599)
+
+    with pytest.raises(FeeChanged) as changed:
+        place([(fee, 1)])
+
+    assert changed.value.new_total == Money(599, "USD")
+    assert nothing_is_stored()
+
+
+@pytest.mark.clause("preamble", "3.3", "1.2")
+def test_order_records_the_acceptance_of_both_agreements_and_of_the_refund_rule(place: Place) -> None:
+    order = place([(make_fee(make_plan()), 1)])
+
+    recorded = Acceptance.objects.filter(order_reference=order.reference).order_by("pk")
+    assert [(a.text.version.document, a.subject, a.role) for a in recorded] == [
+        ("prepayment", Subject.AGREEMENT, Role.BUYER),
+        ("purchase", Subject.AGREEMENT, Role.BUYER),
+        ("prepayment", Subject.NO_REFUND, Role.BUYER),
+    ]
+    assert {a.text_sha256 == a.text.sha256 and a.ip_address == "203.0.113.7" for a in recorded} == {True}
+
+
+@pytest.mark.clause("preamble", "3.3", "1.2")
+@pytest.mark.parametrize(
+    "left_out", ["prepayment-agreement-buyer", "purchase-agreement-buyer", "prepayment-no-refund-buyer"]
+)
+def test_no_order_without_every_acceptance(place: Place, left_out: str) -> None:
+    with pytest.raises(ConsentMissing):
+        place([(make_fee(make_plan()), 1)], left_out=left_out)
+
+    assert nothing_is_stored()
+
+
+@pytest.mark.clause("preamble")
+def test_minor_needs_the_guardians_confirmation(place: Place) -> None:
+    fee = make_fee(make_plan())
+    with pytest.raises(ConsentMissing):
+        place([(fee, 1)], is_minor=True, left_out="prepayment-agreement-guardian")
+    assert nothing_is_stored()
+
+    order = place([(fee, 1)], is_minor=True)
+
+    guardian = Acceptance.objects.filter(order_reference=order.reference, role=Role.GUARDIAN)
+    assert set(guardian.values_list("person_name", "person_email")) == {("Ann", "ann@example.com")}
+
+
+def test_second_click_answers_the_first_ones_order(place: Place) -> None:
+    fee = make_fee(make_plan())
+    key = uuid.uuid4()
+
+    assert place([(fee, 1)], checkout_key=key) == place([(fee, 1)], checkout_key=key)
+    assert Order.objects.count() == 1
+
+
+@pytest.mark.parametrize("quantity", [0, -1, 11, 10**9])
+def test_quantity_out_of_range_is_refused(place: Place, quantity: int) -> None:
+    fee = make_fee(make_plan(limit=10))
+
+    with pytest.raises(NotOffered, match="10 phones"):
+        place([(fee, quantity)], seen_total=Money(0, "USD"))
+
+    assert nothing_is_stored()
+
+
+def test_limit_counts_all_terms_of_a_plan_together(place: Place) -> None:
+    plan = make_plan(limit=3)
+
+    with pytest.raises(NotOffered):
+        place([(make_fee(plan, days=30), 2), (make_fee(plan, days=90), 2)])
+
+    assert nothing_is_stored()
+
+
+def test_what_is_not_for_sale_is_refused(place: Place) -> None:
+    plan = make_plan()
+    fee = make_fee(plan)
+    with pytest.raises(BasketEmpty):
+        place([])
+    with pytest.raises(NotOffered):
+        place([], wishes=[Wish(term_id=fee.term_id + 1_000, quantity=1)])
+    with pytest.raises(NotOffered):
+        place([(fee, 1)], currency="EUR")
+    with pytest.raises(NotOffered):
+        place([(fee, 1)], currency="XXX")
+    type(plan).objects.filter(pk=plan.pk).update(on_sale=False)
+    with pytest.raises(NotOffered):
+        place([(fee, 1)])
+
+    assert nothing_is_stored()
+
+
+def test_cap_counts_free_devices_waiting_and_unpaid_units(place: Place) -> None:
+    plan = make_plan(cap=5)
+    fee = make_fee(plan)
+    make_devices(plan, 2)
+    make_order([(fee, 3)], paid_at=NOW)
+    make_order([(fee, 1)])
+
+    with pytest.raises(CapReached) as reached:
+        place([(fee, 4)])
+    assert reached.value.units_left == 3
+
+    assert place([(fee, 3)]).state == OrderState.UNPAID
+
+
+def test_short_term_is_sold_only_while_devices_are_free(place: Place) -> None:
+    plan = make_plan(cap=5, bonus_days=1)
+    week = make_fee(plan, days=7)
+    make_devices(plan, 2)
+
+    with pytest.raises(NotOffered, match="30 days"):
+        place([(week, 3)])
+    order = place([(week, 2)])
+
+    assert list(order.lines.values_list("is_presale", "bonus_days")) == [(False, 0)]
+
+
+def test_presale_line_is_promised_the_plans_bonus(place: Place) -> None:
+    order = place([(make_fee(make_plan(bonus_days=2)), 1)])
+
+    assert list(order.lines.values_list("is_presale", "bonus_days")) == [(True, 2)]
+
+
+def test_unpaid_order_expires_after_deadline_and_grace_and_releases_its_units(place: Place) -> None:
+    fee = make_fee(make_plan(cap=1))
+    order = place([(fee, 1)])
+    over = order.pay_until + settings.PAYMENT_GRACE
+
+    assert expire_orders(now=over - timedelta(seconds=1)) == 0
+    assert expire_orders(now=over) == 1
+    assert expire_orders(now=over) == 0
+
+    order.refresh_from_db()
+    assert order.state == OrderState.EXPIRED
+    assert place([(fee, 1)]).state == OrderState.UNPAID
+    assert Notice.objects.filter(kind="order-expired").count() == 1
+
+
+def test_order_with_a_payment_being_confirmed_does_not_expire(place: Place) -> None:
+    order = place([(make_fee(make_plan()), 1)])
+    order.attempts.create(
+        reference="A-1",
+        method="sandbox",
+        gateway="sandbox",
+        state="confirming",
+        amount_minor=499,
+        currency="USD",
+        created_at=NOW,
+        expires_at=order.pay_until,
+    )
+
+    assert expire_orders(now=NOW + timedelta(days=1)) == 0
+
+
+def test_buyer_cancels_an_unpaid_order_but_not_a_paid_one() -> None:
+    fee = make_fee(make_plan())
+    unpaid, paid = make_order([(fee, 1)]), make_order([(fee, 1)], paid_at=NOW)
+
+    assert cancel_order(order_id=unpaid.pk, now=NOW).state == OrderState.CANCELLED
+    assert cancel_order(order_id=unpaid.pk, now=NOW).state == OrderState.CANCELLED
+    with pytest.raises(CannotCancel):
+        cancel_order(order_id=paid.pk, now=NOW)
