@@ -40,9 +40,9 @@ def place() -> Place:
     buyer = make_user("buyer@example.com")
 
     def place_with(
-        wishes: Iterable[tuple[Fee, int]], *, customer: User = buyer, left_out: str = "", **changes: Any
+        phones: Iterable[tuple[Fee, int]], *, customer: User = buyer, left_out: str = "", **changes: Any
     ) -> Order:
-        asked = list(wishes)
+        asked = list(phones)
         is_minor = changes.get("is_minor", False)
         consents = [
             Consent(

@@ -1,0 +1,274 @@
+"""From the button to the ledger over real HTTP: begin, webhook, poll, refund."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from orders.checkout import expire_orders
+from orders.gateways.emulators.running import RunningSandbox
+from orders.gateways.emulators.sandbox import Outcome
+from orders.gateways.protocol import BadSignature, Unavailable
+from orders.models import (
+    AttemptState,
+    EntryKind,
+    Ground,
+    LedgerEntry,
+    Order,
+    OrderState,
+    PaymentAttempt,
+    RefundState,
+    ReviewItem,
+    ReviewKind,
+    WebhookEvent,
+)
+from orders.payments import (
+    NotPayable,
+    begin_payment,
+    poll_payments,
+    process_webhooks,
+    receive_webhook,
+    refresh_attempt,
+)
+from orders.refunds import approve_refund, request_refund, send_refunds
+from orders.tests.gateway_servers import Listener, Request
+from tests.builders import make_fee, make_order, make_plan, make_user
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def now() -> datetime:
+    """The gateway lives in real time, so these tests do."""
+    return datetime.now(UTC)
+
+
+@pytest.fixture
+def order(now: datetime) -> Order:
+    """An order of 49.90 USD that may be paid for half an hour."""
+    return make_order([(make_fee(make_plan(), minor=4_990), 1)], placed_at=now)
+
+
+def begin(order: Order, now: datetime, *, method: str = "sandbox") -> PaymentAttempt:
+    return begin_payment(
+        order_id=order.pk, method=method, return_url="http://127.0.0.1/back", language="en", now=now
+    )
+
+
+def state_of(order: Order) -> str:
+    return Order.objects.values_list("state", flat=True).get(pk=order.pk)
+
+
+def deliver(requests: list[Request], *, now: datetime) -> None:
+    """Hand webhooks that a listener has kept to the shop's inbox."""
+    for request in requests:
+        receive_webhook(gateway="sandbox", headers=request.headers, body=request.body, now=now)
+
+
+@pytest.mark.clause("3.1")
+def test_buyer_pays_and_the_webhook_marks_the_order_paid(
+    shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
+) -> None:
+    attempt = begin(order, now)
+    assert (attempt.state, attempt.amount_minor) == (AttemptState.PENDING, 4_990)
+
+    sandbox.decide(attempt.pay_url)
+    sandbox.wait_for_webhooks()
+    deliver(shop.rest(), now=now)
+    assert state_of(order) == OrderState.UNPAID  # the webhook itself says nothing
+
+    assert process_webhooks(now=now) == 1
+    assert process_webhooks(now=now) == 0
+
+    assert state_of(order) == OrderState.PAID
+    entry = LedgerEntry.objects.get()
+    assert (entry.minor, entry.transaction_id) == (4_990, sandbox.books()["payments"][0]["captures"][0]["id"])
+
+
+def test_05_lost_webhook_is_made_up_for_by_the_poller(
+    shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
+) -> None:
+    sandbox.decide(begin(order, now).pay_url, Outcome.PAY_UNTOLD)
+    sandbox.wait_for_webhooks()
+    assert shop.rest() == []
+
+    assert poll_payments(now=now + timedelta(seconds=29)) == 0
+    assert poll_payments(now=now + timedelta(seconds=30)) == 1
+
+    assert state_of(order) == OrderState.PAID
+    assert poll_payments(now=now + timedelta(hours=1)) == 0
+
+
+def test_poller_asks_less_and_less_often_and_gives_up_a_day_after_expiry(
+    shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
+) -> None:
+    begin(order, now)
+    moments = [timedelta(seconds=30), timedelta(minutes=2), timedelta(minutes=5), timedelta(minutes=15)]
+    moments += [timedelta(hours=hours) for hours in range(1, 25)]
+
+    for moment in moments:
+        assert poll_payments(now=now + moment - timedelta(seconds=1)) == 0, moment
+        assert poll_payments(now=now + moment) == 1, moment
+    assert poll_payments(now=now + timedelta(days=9)) == 0
+
+
+def test_25_double_click_on_pay_makes_one_payment(
+    shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
+) -> None:
+    first, second = begin(order, now), begin(order, now)
+
+    assert first == second
+    assert len(sandbox.books()["payments"]) == 1
+
+
+def test_27_lost_answer_to_create_leaves_one_payment_at_the_gateway(
+    shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
+) -> None:
+    sandbox.set_faults(lost_answers=1)
+    with pytest.raises(Unavailable):
+        begin(order, now)
+
+    attempt = begin(order, now)
+
+    assert attempt.state == AttemptState.PENDING
+    assert [payment["id"] for payment in sandbox.books()["payments"]] == [attempt.provider_id]
+
+
+def test_04_webhook_before_our_create_call_is_answered_finds_its_payment(
+    shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
+) -> None:
+    sandbox.set_faults(lost_answers=1)
+    with pytest.raises(Unavailable):
+        begin(order, now)
+    sandbox.decide(sandbox.books()["payments"][0]["pay_url"])
+    sandbox.wait_for_webhooks()
+
+    deliver(shop.rest(), now=now)
+    process_webhooks(now=now)
+
+    assert state_of(order) == OrderState.PAID
+
+
+def test_52_declined_payment_leaves_the_order_payable(
+    shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
+) -> None:
+    first = begin(order, now)
+    sandbox.decide(first.pay_url, Outcome.DECLINE)
+    assert refresh_attempt(attempt_id=first.pk, now=now).state == AttemptState.DECLINED
+
+    second = begin(order, now)
+    sandbox.decide(second.pay_url)
+    refresh_attempt(attempt_id=second.pk, now=now)
+
+    assert (second.reference, state_of(order)) == (f"{order.reference}-2", OrderState.PAID)
+    with pytest.raises(NotPayable):
+        begin(order, now)
+
+
+def test_order_past_its_deadline_cannot_be_begun(
+    shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
+) -> None:
+    with pytest.raises(NotPayable, match="order again"):
+        begin(order, order.pay_until)
+    with pytest.raises(NotPayable, match="another one"):
+        begin(order, now, method="barter")
+
+    assert sandbox.books()["payments"] == []
+
+
+def test_01_webhook_sent_five_times_is_one_event(
+    shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
+) -> None:
+    sandbox.decide(begin(order, now).pay_url)
+    sandbox.wait_for_webhooks()
+    [request] = shop.rest()
+
+    deliver([request] * 5, now=now)
+
+    assert bytes(WebhookEvent.objects.get().body) == request.body
+
+
+def test_06_tampered_webhook_is_refused_and_not_stored(
+    shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
+) -> None:
+    sandbox.decide(begin(order, now).pay_url)
+    sandbox.wait_for_webhooks()
+    [request] = shop.rest()
+
+    with pytest.raises(BadSignature):
+        receive_webhook(gateway="sandbox", headers=request.headers, body=request.body + b" ", now=now)
+
+    assert WebhookEvent.objects.count() == 0
+
+
+def test_07_webhook_for_an_unknown_payment_is_reviewed(
+    shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
+) -> None:
+    attempt = begin(order, now)
+    sandbox.decide(attempt.pay_url)
+    sandbox.wait_for_webhooks()
+    deliver(shop.rest(), now=now)
+    PaymentAttempt.objects.filter(pk=attempt.pk).update(state="cancelled")
+    WebhookEvent.objects.bulk_create(
+        [WebhookEvent(gateway="sandbox", dedupe_key="x", attempt_reference="VM-NOBODY-1", headers={}, body=b"", received_at=now)]
+    )
+
+    assert process_webhooks(now=now) == 2
+    assert list(ReviewItem.objects.values_list("kind", flat=True)) == [ReviewKind.UNKNOWN_REFERENCE]
+
+
+def test_08_webhook_waits_in_the_inbox_while_the_gateway_is_down(
+    shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
+) -> None:
+    sandbox.decide(begin(order, now).pay_url)
+    sandbox.wait_for_webhooks()
+    deliver(shop.rest(), now=now)
+    sandbox.set_faults(errors=1)
+
+    assert process_webhooks(now=now) == 0
+    assert process_webhooks(now=now) == 1
+    assert state_of(order) == OrderState.PAID
+
+
+def test_cancelled_and_paid_at_once_the_gateways_answer_wins(
+    shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
+) -> None:
+    attempt = begin(order, now)
+    sandbox.decide(attempt.pay_url, Outcome.PAY_UNTOLD)
+    expire_orders(now=now + timedelta(hours=3))
+    assert state_of(order) == OrderState.EXPIRED
+
+    refresh_attempt(attempt_id=attempt.pk, now=now + timedelta(hours=3))
+
+    assert state_of(order) == OrderState.PAID
+
+
+@pytest.mark.clause("3.3")
+def test_approved_refund_is_paid_back_once_and_closed_by_the_snapshot(
+    shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
+) -> None:
+    attempt = begin(order, now)
+    sandbox.decide(attempt.pay_url)
+    refresh_attempt(attempt_id=attempt.pk, now=now)
+    refund = request_refund(
+        order_id=order.pk,
+        ground=Ground.UNABLE_TO_SUPPLY,
+        explanation="The supplier has given up this model.",
+        units={order.lines.get().pk: 1},
+        requested_by_id=make_user(is_staff=True).pk,
+        now=now,
+    )
+    approve_refund(refund_id=refund.pk, approved_by_id=make_user(is_staff=True).pk, now=now)
+
+    # The answer is lost, so it is asked for twice, by one key.
+    sandbox.set_faults(lost_answers=1)
+    assert [send_refunds(now=now) for _ in range(2)] == [0, 1]
+    poll_payments(now=now)
+
+    refund.refresh_from_db()
+    assert refund.state == RefundState.PAID
+    assert len(sandbox.books()["payments"][0]["refunds"]) == 1
+    assert list(LedgerEntry.objects.order_by("pk").values_list("kind", "minor")) == [
+        (EntryKind.CAPTURE, 4_990),
+        (EntryKind.REFUND, -4_990),
+    ]
+    assert ReviewItem.objects.count() == 0

@@ -1,0 +1,296 @@
+"""Every list and page of the admin: it opens, is read-only where it must be, and costs the same for 20 rows as for 1."""
+
+import hashlib
+from datetime import timedelta
+
+import pytest
+from allauth.account.models import EmailAddress
+from allauth.mfa.models import Authenticator
+from django.contrib import admin
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.auth.models import Group
+from django.db import connection, models
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from unfold.admin import ModelAdmin
+
+from accounts.models import User
+from agreements.models import Acceptance, Document, Role, Subject, Text, Version
+from evidence.models import AppendOnly, WriteOnce
+from inventory.models import Fee, FeeSchedule, Plan, Term
+from notices import kinds
+from notices.models import (
+    Delivery,
+    DeliveryEvent,
+    DeliveryState,
+    DeliveryStep,
+    InboxMessage,
+    Message,
+    Notice,
+)
+from orders.models import (
+    Allocation,
+    Basis,
+    Cause,
+    EntryKind,
+    Estimate,
+    Ground,
+    LedgerEntry,
+    PaymentAttempt,
+    Refund,
+    RefundLine,
+    ReviewItem,
+    ReviewKind,
+    WebhookEvent,
+)
+from tests.builders import NOW, make_devices, make_line, make_plan, make_user
+
+REGISTERED = sorted(admin.site._registry, key=lambda model: model._meta.label)
+# What a member of staff edits in place; everything else changes through a verb.
+EDITED_IN_PLACE = {"inventory.Plan", "accounts.User", "auth.Group"}
+ADDED_ON_A_PAGE = {"inventory.SupplyBatch", "inventory.FeeSchedule"}
+
+
+def make_everything(number: int) -> None:
+    """One more row of every table, all belonging to one order: the lines of all of them stand in one queue."""
+    staff, second = make_user(is_staff=True), make_user(is_staff=True)
+    make_plan()
+    plan = Plan.objects.order_by("pk")[0]
+    schedule = FeeSchedule.objects.create(
+        currency="USD", announced_at=NOW, effective_at=NOW + timedelta(seconds=number)
+    )
+    term = Term.objects.create(plan=plan, days=29 + number)
+    fee = Fee.objects.create(schedule=schedule, term=term, minor=499)
+    line = make_line(fee, quantity=5, paid_at=NOW + timedelta(seconds=number))
+    order, customer = line.order, line.order.customer
+    Allocation.objects.create(
+        line=line, unit=1, device=make_devices(plan, 1)[0], starts_at=NOW, ends_at=NOW + timedelta(days=30)
+    )
+    day = NOW.date()
+    Estimate.objects.create(
+        line=line,
+        number=1,
+        made_at=NOW,
+        earliest=day,
+        likely=day,
+        latest=day,
+        next_update_by=day,
+        basis=Basis.SUPPLY,
+        cause=Cause.PAYMENT,
+        units_ahead=3,
+        inputs={"free": 0},
+    )
+    attempt = PaymentAttempt.objects.create(
+        order=order,
+        reference=f"{order.reference}-1",
+        method="card",
+        gateway="sandbox",
+        amount_minor=order.total_minor,
+        currency="USD",
+        created_at=NOW,
+        expires_at=NOW,
+    )
+    LedgerEntry.objects.create(
+        order=order,
+        attempt=attempt,
+        gateway="sandbox",
+        kind=EntryKind.CAPTURE,
+        transaction_id=f"T{number}",
+        minor=order.total_minor,
+        currency="USD",
+        occurred_at=NOW,
+        recorded_at=NOW,
+    )
+    WebhookEvent.objects.create(
+        gateway="sandbox",
+        dedupe_key=f"event-{number}",
+        attempt_reference=attempt.reference,
+        headers={"webhook-id": f"event-{number}"},
+        body=b'{"note": "\xff<b>"}',
+        received_at=NOW,
+    )
+    refund = Refund.objects.create(
+        order=order,
+        attempt=attempt,
+        reference=f"{order.reference}-R1",
+        ground=Ground.LAW,
+        explanation="A court says so.",
+        minor=499,
+        requested_by=staff,
+        requested_at=NOW,
+    )
+    RefundLine.objects.create(refund=refund, line=line, units=1)
+    ReviewItem.objects.create(
+        kind=ReviewKind.SURPLUS,
+        dedupe_key=f"surplus:{number}",
+        order=order,
+        detail="5.00 USD more than the order costs",
+        opened_at=NOW,
+        resolved_at=NOW,
+        resolved_by=second,
+        resolution="Returned.",
+    )
+    body = f"# Agreement {number}\n\n## 1. Scope\n\nWords.\n"
+    version = Version.objects.create(
+        document=Document.PREPAYMENT, number=number, published_at=NOW, effective_at=NOW
+    )
+    digest = hashlib.sha256(body.encode()).hexdigest()
+    text = Text.objects.create(
+        version=version,
+        language="en",
+        is_authoritative=True,
+        title="Agreement",
+        summary="",
+        important=["1"],
+        matters_most=[],
+        body=body,
+        sha256=digest,
+    )
+    Acceptance.objects.create(
+        customer=customer,
+        order_reference=order.reference,
+        text=text,
+        text_sha256=digest,
+        subject=Subject.AGREEMENT,
+        role=Role.BUYER,
+        person_email=customer.email,
+        statement="I agree",
+        accepted_at=NOW,
+    )
+    notice = Notice.objects.create(
+        recipient=customer,
+        kind=kinds.ALLOCATED.slug,
+        about=order.reference,
+        facts={},
+        dedupe_key=f"notice-{number}",
+        created_at=NOW,
+    )
+    message = Message.objects.create(sha256=f"{number:064d}", language="en", subject="Hello", body="Words")
+    delivery = Delivery.objects.create(
+        notice=notice,
+        channel="in-site",
+        address=str(customer.pk),
+        state=DeliveryState.SENT,
+        due_at=NOW,
+        message=message,
+        sent_at=NOW,
+    )
+    DeliveryEvent.objects.create(
+        delivery=delivery, attempt=1, step=DeliveryStep.ACCEPTED, at=NOW, address="1", message=message
+    )
+    InboxMessage.objects.create(recipient=customer, delivery=delivery, message=message, created_at=NOW)
+    Group.objects.create(name=f"Group {number}")
+    EmailAddress.objects.create(user=customer, email=customer.email, verified=True, primary=True)
+    Authenticator.objects.create(user=staff, type=Authenticator.Type.TOTP, data={"secret": "do not show"})
+    LogEntry.objects.log_actions(staff.pk, [order], CHANGE, change_message="Looked", single_object=True)
+
+
+@pytest.fixture
+def desk(client: Client) -> Client:
+    client.force_login(make_user("root@example.com", is_staff=True))
+    return client
+
+
+def page(model: type[models.Model], name: str, *args: object) -> str:
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{name}", args=args)
+
+
+def queries_of(desk: Client, address: str) -> int:
+    with CaptureQueriesContext(connection) as queries:
+        assert desk.get(address).status_code == 200
+    return len(queries)
+
+
+def test_every_table_of_ours_has_its_place_in_the_admin() -> None:
+    ours = {"accounts", "agreements", "inventory", "notices", "orders"}
+    tables = {model for model in models_of_the_project() if model._meta.app_label in ours}
+    assert tables - set(REGISTERED) == set()
+
+
+def models_of_the_project() -> set[type[models.Model]]:
+    return {model for app in admin.site._registry for model in app._meta.apps.get_models()}
+
+
+@pytest.mark.parametrize("model", REGISTERED, ids=lambda model: model._meta.label)
+def test_every_table_is_shown_by_the_theme_and_nothing_is_deleted(model: type[models.Model], rf) -> None:  # type: ignore[no-untyped-def]
+    shown = admin.site._registry[model]
+    request = rf.get("/")
+    request.user = User(is_superuser=True, is_staff=True)
+    label = model._meta.label
+    assert isinstance(shown, ModelAdmin)
+    assert not shown.has_delete_permission(request)
+    assert shown.has_change_permission(request) == (label in EDITED_IN_PLACE)
+    assert shown.has_add_permission(request) == (label in EDITED_IN_PLACE | ADDED_ON_A_PAGE)
+    if issubclass(model, AppendOnly | WriteOnce):
+        assert label not in EDITED_IN_PLACE
+
+
+@pytest.mark.parametrize("model", REGISTERED, ids=lambda model: model._meta.label)
+@pytest.mark.django_db
+def test_a_list_of_twenty_costs_as_many_queries_as_a_list_of_one(
+    desk: Client, model: type[models.Model]
+) -> None:
+    make_everything(1)
+    address = page(model, "changelist")
+    queries_of(desk, address)  # content types are read once in a process
+    few = queries_of(desk, address)
+    for number in range(2, 21):
+        make_everything(number)
+    assert queries_of(desk, address) == few
+
+
+@pytest.mark.parametrize("model", REGISTERED, ids=lambda model: model._meta.label)
+@pytest.mark.django_db
+def test_every_record_has_a_page(desk: Client, model: type[models.Model]) -> None:
+    make_everything(1)
+    record = model._default_manager.order_by("pk").last()
+    assert record is not None
+    answer = desk.get(page(model, "change", record.pk))
+    assert answer.status_code == 200
+    assert b"do not show" not in answer.content
+
+
+@pytest.mark.parametrize("model", REGISTERED, ids=lambda model: model._meta.label)
+@pytest.mark.django_db
+def test_every_list_can_be_searched(desk: Client, model: type[models.Model]) -> None:
+    make_everything(1)
+    assert desk.get(page(model, "changelist"), {"q": "VM-1"}).status_code == 200
+
+
+@pytest.mark.django_db
+def test_the_first_page_shows_what_waits(desk: Client) -> None:
+    make_everything(1)
+    answer = desk.get(reverse("admin:index"))
+    numbers = {str(tile.title): tile.number for tile in answer.context["tiles"]}
+    assert numbers == {
+        "Open review items": 0,
+        "Refunds awaiting approval": 1,
+        "Overdue batches": 0,
+        "Notices not yet handed out": 1,
+        "Deliveries in the outbox": 0,
+        "Deliveries refused or uncertain": 0,
+    }
+    assert [(row.waiting, row.free) for row in answer.context["plans"]] == [(5, 1)]
+    links = [tile.link for tile in answer.context["tiles"]]
+    links += [link for row in answer.context["plans"] for link in (row.waiting_link, row.free_link)]
+    assert [desk.get(link).status_code for link in links] == [200] * 8
+
+
+@pytest.mark.django_db
+def test_staff_see_only_what_they_may_view(client: Client) -> None:
+    make_everything(1)
+    clerk = make_user("clerk@example.com")
+    User.objects.filter(pk=clerk.pk).update(is_staff=True)
+    client.force_login(clerk)
+    answer = client.get(reverse("admin:index"))
+    assert (answer.context["tiles"], answer.context["plans"]) == ([], [])
+    assert [section["items"][0]["title"] for section in answer.context["sidebar_navigation"]] == ["Overview"]
+    assert client.get(page(ReviewItem, "changelist")).status_code == 403
+
+
+@pytest.mark.django_db
+def test_customers_do_not_get_in(client: Client) -> None:
+    client.force_login(make_user())
+    answer = client.get(reverse("admin:index"))
+    assert (answer.status_code, answer["Location"].split("?")[0]) == (302, reverse("admin:login"))
