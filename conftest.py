@@ -16,6 +16,15 @@ from django.conf import settings
 from django.db import connection
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--stack",
+        choices=("servers", "embedded"),
+        default="servers",
+        help="what the browser tests run on: PostgreSQL and Redis, or SQLite and a folder",
+    )
+
+
 def pytest_configure() -> None:
     # Passwords are made slow to guess, which every test that makes a user would pay for.
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -7,7 +7,7 @@ from decimal import Decimal
 import moneyed
 from moneyed.l10n import format_money
 
-WRITTEN_AMOUNT = re.compile(r"\d{1,12}(\.\d{1,4})?")
+WRITTEN_AMOUNT = re.compile(r"[0-9]{1,12}(\.[0-9]{1,4})?")
 
 
 class CurrencyMismatch(ValueError):

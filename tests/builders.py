@@ -5,6 +5,8 @@ import uuid
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 
+from django.utils.text import slugify
+
 from accounts.models import User
 from inventory.models import (
     BatchState,
@@ -31,7 +33,7 @@ def make_user(email: str = "", *, is_staff: bool = False) -> User:
 def make_plan(name: str = "V08", *, cap: int = 1_000, limit: int = 100, bonus_days: int = 1) -> Plan:
     return Plan.objects.create(
         name=name,
-        slug=f"{name.lower()}-{next(_numbers)}",
+        slug=f"{slugify(name)}-{next(_numbers)}",
         android=13,
         cpu_cores=4,
         ram_gb=4,

@@ -1,0 +1,123 @@
+"""The database refuses what evidence must not suffer, by raw SQL and on either backend."""
+
+import pytest
+from django.db import DatabaseError, connection, transaction
+
+from evidence.models import AppendOnly, RecordIsFinal, WriteOnce
+from evidence.triggers import guarded_models, triggers_of
+from inventory.models import Fee, Plan, SupplyBatch
+from orders.models import Order, OrderLine
+from tests.builders import NOW, make_batch, make_fee, make_line, make_order, make_plan
+
+pytestmark = pytest.mark.django_db
+
+
+def refused(sql: str, *params: object) -> bool:
+    """Whether the database refuses the statement because of a trigger of ours."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        try:
+            with transaction.atomic():
+                cursor.execute(sql, params)
+        except DatabaseError as error:
+            return "refused" in str(error)
+        return False
+
+
+def installed_triggers() -> set[str]:
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal")
+        else:
+            cursor.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+        return {name for (name,) in cursor.fetchall()}
+
+
+def test_every_promise_of_every_model_has_its_trigger() -> None:
+    promised = {name for model in guarded_models() for name, *_ in triggers_of(model)}
+
+    assert promised - installed_triggers() == set()
+    # Names as long as PostgreSQL's limit would be cut, and could then be the same.
+    assert max(len(name) for name in promised) <= 63
+
+
+def test_the_tables_of_the_record_are_guarded() -> None:
+    labels = {model._meta.label: issubclass(model, AppendOnly) for model in guarded_models()}
+
+    assert {label for label, append_only in labels.items() if append_only} == {
+        "agreements.Acceptance",
+        "agreements.Text",
+        "inventory.Fee",
+        "inventory.SupplyReceipt",
+        "notices.DeliveryEvent",
+        "notices.Message",
+        "orders.Estimate",
+        "orders.LedgerEntry",
+        "orders.RefundLine",
+    }
+
+
+@pytest.mark.clause("3.2")
+def test_append_only_row_cannot_be_changed_or_deleted_by_sql() -> None:
+    fee = make_fee(make_plan(), minor=499)
+
+    assert refused("UPDATE inventory_fee SET minor = 1 WHERE id = %s", fee.pk)
+    assert refused("DELETE FROM inventory_fee WHERE id = %s", fee.pk)
+    assert Fee.objects.get(pk=fee.pk).minor == 499
+
+
+def test_append_only_row_cannot_be_changed_or_deleted_by_the_orm() -> None:
+    fee = make_fee(make_plan())
+
+    for attempt in (fee.save, fee.delete, Fee.objects.all().delete, lambda: Fee.objects.update(minor=1)):
+        with pytest.raises(RecordIsFinal):
+            attempt()
+
+
+@pytest.mark.clause("3.3")
+def test_paid_at_is_set_once_and_never_moved_or_cleared() -> None:
+    line = make_line(make_fee(make_plan()), paid_at=NOW)
+    unpaid = make_order([(make_fee(make_plan("V06")), 1)])
+
+    for table, pk in (("orders_orderline", line.pk), ("orders_order", line.order_id)):
+        assert refused(f"UPDATE {table} SET paid_at = %s WHERE id = %s", "2020-01-01 00:00:00", pk)
+        assert refused(f"UPDATE {table} SET paid_at = NULL WHERE id = %s", pk)
+    assert OrderLine.objects.filter(order=unpaid).update(paid_at=NOW, state="waiting") == 1
+
+
+def test_writing_the_same_value_again_is_no_change() -> None:
+    line = make_line(make_fee(make_plan()), paid_at=NOW)
+
+    assert OrderLine.objects.filter(pk=line.pk).update(paid_at=NOW, quantity=1) == 1
+
+
+def test_what_was_agreed_in_an_order_cannot_be_changed() -> None:
+    line = make_line(make_fee(make_plan()), quantity=2, paid_at=NOW)
+
+    for column, value in (("quantity", 3), ("unit_minor", 1), ("plan_id", 999), ("bonus_days", 9)):
+        assert refused(f"UPDATE orders_orderline SET {column} = %s WHERE id = %s", value, line.pk), column
+    assert refused("UPDATE orders_order SET total_minor = 1 WHERE id = %s", line.order_id)
+
+
+def test_written_once_rows_cannot_be_deleted() -> None:
+    line = make_line(make_fee(make_plan()), paid_at=NOW)
+
+    assert refused("DELETE FROM orders_orderline WHERE id = %s", line.pk)
+    assert refused("DELETE FROM orders_order WHERE id = %s", line.order_id)
+
+
+def test_columns_that_may_change_still_do() -> None:
+    batch = make_batch(make_plan(), quantity=5)
+
+    SupplyBatch.objects.filter(pk=batch.pk).update(quantity=6)
+
+    assert SupplyBatch.objects.get(pk=batch.pk).quantity == 6
+    assert Plan.objects.update(presale_cap=3) == 1
+
+
+def test_models_say_which_fields_are_written_once() -> None:
+    for model in guarded_models():
+        if issubclass(model, WriteOnce):
+            fields = {field.name for field in model._meta.get_fields()}
+            assert set(model.written_once) <= fields, model
+            assert model.written_once, model
+    assert "paid_at" in Order.written_once

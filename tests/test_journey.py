@@ -1,0 +1,186 @@
+"""The main job in a browser, with every process running: customers prepay, devices arrive, phones are theirs."""
+
+import re
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+from playwright.sync_api import Browser, Page, expect
+
+from tests.stack import Stack
+
+pytestmark = pytest.mark.browser
+
+PASSWORD = "correct horse battery"
+SOON = 30_000  # milliseconds within which worker and beat must have done their part
+
+NewPerson = Callable[[], Page]
+
+
+@pytest.fixture
+def new_person(browser: Browser, stack: Stack) -> NewPerson:
+    """A browser nobody has used; any error of a script, and any breach of the CSP, fails the test."""
+
+    def somebody() -> Page:
+        page = browser.new_context(base_url=stack.url, locale="en-GB", timezone_id="Europe/Berlin").new_page()
+
+        def no_errors(message: object) -> None:
+            raise AssertionError(f"The page complained: {message}")
+
+        page.on("pageerror", no_errors)
+        page.on(
+            "console",
+            lambda said: no_errors(said.text) if "Content Security Policy" in said.text else None,
+        )
+        return page
+
+    return somebody
+
+
+def sign_up(page: Page, email: str) -> None:
+    """Create an account and open the link of the mail, which the demo mailbox shows."""
+    page.get_by_label("Email").fill(email)
+    page.get_by_label("Password", exact=False).first.fill(PASSWORD)
+    page.get_by_role("button", name="Create an account").click()
+    mailbox = page.context.new_page()
+    mailbox.goto("/demo/mail/")
+    mailbox.get_by_role("row", name=email).get_by_role("link").first.click()
+    with mailbox.expect_navigation():
+        mailbox.locator("a[href*='confirm-email']").first.click()
+    mailbox.get_by_role("button", name=re.compile("confirm", re.IGNORECASE)).click()
+    mailbox.close()
+
+
+def put_into_basket(page: Page, stack: Stack, *, days: int, quantity: str) -> None:
+    page.goto(f"/plans/{stack.plan_slug}/")
+    page.get_by_role("radio", name=re.compile(rf"^{days} days")).check()
+    page.get_by_label("Quantity").fill(quantity)
+    page.get_by_role("button", name="Add to basket").click()
+
+
+def accept_everything(page: Page) -> None:
+    for statement in ("accept the VMOS Cloud Pre-payment", "accept the VMOS Cloud Purchase", "there are no refunds"):
+        page.get_by_label(statement).check()
+    page.get_by_label("I am 18 or older").check()
+
+
+def pay(page: Page, *, outcome: str = "Approve") -> None:
+    page.get_by_role("button", name=re.compile(r"^Pay ")).click()
+    page.get_by_role("button", name=outcome, exact=True).click()
+
+
+def log_in_as_staff(page: Page, stack: Stack) -> None:
+    page.goto("/admin/")
+    page.get_by_label("Email").fill(stack.staff_email)
+    page.get_by_label("Password").fill(stack.staff_password)
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_url("**/admin/")
+
+
+def announce_batch(page: Page, stack: Stack, *, reference: str, quantity: int) -> None:
+    page.goto("/admin/inventory/supplybatch/add/")
+    page.locator("[name=plan]").select_option(label=re.compile(stack.plan_name))
+    page.locator("[name=reference]").fill(reference)
+    page.locator("[name=quantity]").fill(str(quantity))
+    page.locator("[name=expected_on]").fill((timezone.now() + timedelta(days=1)).strftime("%Y-%m-%d"))
+    page.locator("[name=_save]").click()
+    expect(page.get_by_text(reference).first).to_be_visible()
+
+
+def receive(page: Page, *, reference: str, csv: str) -> None:
+    page.goto("/admin/inventory/supplybatch/")
+    page.get_by_role("link", name=reference).click()
+    page.get_by_role("link", name="Receive devices").click()
+    page.locator("input[type=file]").set_input_files(
+        {"name": f"{reference}.csv", "mimeType": "text/csv", "buffer": csv.encode()}
+    )
+    page.locator("form button[type=submit]").last.click()
+
+
+@pytest.mark.clause("1.1", "3.1", "3.3", "5.1", "VIII")
+def test_customers_prepay_wait_and_get_their_phones_in_the_order_of_payment(
+    new_person: NewPerson, stack: Stack
+) -> None:
+    clerk, ada, ben = new_person(), new_person(), new_person()
+    log_in_as_staff(clerk, stack)
+
+    # 1. A visitor sees a plan on pre-sale, and that nobody knows a date yet.
+    ada.goto("/")
+    card = ada.get_by_role("article").filter(has_text=stack.plan_name)
+    expect(card).to_contain_text("Pre-sale")
+    expect(card).to_contain_text("Date not known yet")
+    announce_batch(clerk, stack, reference="BATCH-1", quantity=2)
+    ada.reload()
+    expect(card).to_contain_text("If you pay now, likely")
+
+    # 2. Basket, sign-up, checkout. What cannot be is said, and nothing is lost.
+    put_into_basket(ada, stack, days=30, quantity="0")
+    expect(ada.locator("main")).to_contain_text("from 1 to 10")
+    put_into_basket(ada, stack, days=30, quantity="2")
+    put_into_basket(ada, stack, days=90, quantity="1")
+    ada.goto("/checkout/")
+    ada.get_by_role("link", name=re.compile("sign up|create an account", re.IGNORECASE)).first.click()
+    sign_up(ada, "ada@example.com")
+    ada.goto("/checkout/")
+    ada.get_by_role("button", name="Place the order").click()
+    expect(ada.get_by_label("there are no refunds")).not_to_be_checked()
+    expect(ada.locator("main")).to_contain_text("Please")
+    accept_everything(ada)
+    ada.get_by_role("button", name="Place the order").click()
+
+    # 3. Declined first; the order can still be paid.
+    expect(ada).to_have_url(re.compile(r"/orders/VM-\w+/pay/"))
+    expect(ada.locator("main")).to_contain_text("$23.97")
+    pay(ada, outcome="Decline")
+    expect(ada.locator("main")).to_contain_text("declined")
+    pay(ada)
+
+    # 4. Paid: a place, a window, a timeline, and messages.
+    expect(ada).to_have_url(re.compile(r"/orders/VM-\w+/$"))
+    expect(ada.locator("main")).to_contain_text("Payment received")
+    ada_line = ada.locator("main").get_by_role("article").first
+    expect(ada_line).to_contain_text(re.compile(r"\b0\b|next", re.IGNORECASE))
+
+    ben.goto("/accounts/signup/")
+    sign_up(ben, "ben@example.com")
+    put_into_basket(ben, stack, days=30, quantity="1")
+    ben.goto("/checkout/")
+    accept_everything(ben)
+    ben.get_by_role("button", name="Place the order").click()
+    pay(ben)
+    expect(ben).to_have_url(re.compile(r"/orders/VM-\w+/$"))
+    ben_ahead = ben.locator(".figure__number").first
+    expect(ben_ahead).to_have_text("3")
+
+    # 5. Devices arrive. A bad file is refused row by row; a good one is handed out within seconds.
+    receive(clerk, reference="BATCH-1", csv=f"code,plan\nAC0001,{stack.plan_slug}\nAC0001,{stack.plan_slug}\n?,other\n")
+    expect(clerk.locator("#content-main")).to_contain_text("Nothing was received")
+    expect(clerk.get_by_role("cell", name="3", exact=True)).to_be_visible()
+    receive(clerk, reference="BATCH-1", csv=f"code,plan\nAC0001,{stack.plan_slug}\nAC0002,{stack.plan_slug}\n")
+    expect(ben_ahead).to_have_text("1", timeout=SOON)
+    ada.goto("/phones/")
+    expect(ada.get_by_role("row").filter(has_text="AC000")).to_have_count(2)
+    ben.goto("/phones/")
+    expect(ben.locator("main")).not_to_contain_text("AC0")
+
+    # 6. The next batch: the rest of the first order before the second one.
+    announce_batch(clerk, stack, reference="BATCH-2", quantity=2)
+    receive(clerk, reference="BATCH-2", csv=f"code,plan\nAC0003,{stack.plan_slug}\nAC0004,{stack.plan_slug}\n")
+    for page, codes in ((ada, ["AC0001", "AC0002", "AC0003"]), (ben, ["AC0004"])):
+        for code in codes:
+            expect(_phones(page).filter(has_text=code)).to_have_count(1, timeout=SOON)
+    expect(_phones(ben)).to_have_count(1)
+
+    # Both have been told, on the site and by email.
+    for page, email in ((ada, "ada@example.com"), (ben, "ben@example.com")):
+        page.goto("/messages/")
+        expect(page.locator("main")).to_contain_text(re.compile("payment received|received your payment", re.IGNORECASE))
+        expect(page.locator("main")).to_contain_text(re.compile("allocated|ready", re.IGNORECASE))
+        page.goto("/demo/mail/")
+        expect(page.get_by_role("row", name=email).first).to_be_visible(timeout=SOON)
+
+
+def _phones(page: Page):  # type: ignore[no-untyped-def]
+    page.goto("/phones/")
+    return page.get_by_role("row").filter(has_text="AC000")
