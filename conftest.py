@@ -1,19 +1,14 @@
-"""What every test shares: settings of the test run, and a flush that respects the evidence triggers."""
+"""What every test shares: which services a browser test runs on, and a flush that respects the evidence."""
 
 import os
-
-# Read by the settings before pytest-django loads them.
-os.environ.setdefault("SECRET_KEY", "tests")
-os.environ.setdefault("STATICFILES_BACKEND", "django.contrib.staticfiles.storage.StaticFilesStorage")
-os.environ.setdefault("EMAIL_URL", "dummymail://")
-os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")  # Playwright's event loop runs in the same thread
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from django.conf import settings
 from django.db import connection
+
+# Playwright's event loop runs in the thread of the tests, where Django would refuse to ask the database.
+os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -23,11 +18,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="servers",
         help="what the browser tests run on: PostgreSQL and Redis, or SQLite and a folder",
     )
-
-
-def pytest_configure() -> None:
-    # Passwords are made slow to guess, which every test that makes a user would pay for.
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -43,7 +43,9 @@ class Plan(models.Model):
         _("units per order"), default=50, validators=[MinValueValidator(1), MaxValueValidator(10_000)]
     )
     presale_bonus_days = models.PositiveSmallIntegerField(
-        _("bonus days"), default=1, help_text=_("Days added to the service period of a phone bought on pre-sale.")
+        _("bonus days"),
+        default=1,
+        help_text=_("Days added to the service period of a phone bought on pre-sale."),
     )
     rank = models.PositiveSmallIntegerField(_("place in the shop"), default=0)
 
@@ -85,7 +87,9 @@ class Term(models.Model):
 class FeeSchedule(WriteOnce):
     """A dated price list of one currency, announced before it takes effect (agreement 3.2)."""
 
-    currency = models.CharField(_("currency"), max_length=3, choices=[(c, c) for c in settings.SHOP_CURRENCIES])
+    currency = models.CharField(
+        _("currency"), max_length=3, choices=[(c, c) for c in settings.SHOP_CURRENCIES]
+    )
     announced_at = models.DateTimeField(_("announced"), default=timezone.now)
     effective_at = models.DateTimeField(_("takes effect"))
 
@@ -109,14 +113,18 @@ class FeeSchedule(WriteOnce):
 class FeeQuerySet(AppendOnlyQuerySet):
     def in_force(self, *, currency: str, at: Any) -> dict[int, "Fee"]:
         """The fee of every term at the moment `at`, by term id: the latest effective schedule wins."""
-        fees = self.filter(schedule__currency=currency, schedule__effective_at__lte=at).select_related("schedule")
+        fees = self.filter(schedule__currency=currency, schedule__effective_at__lte=at).select_related(
+            "schedule"
+        )
         return {fee.term_id: fee for fee in fees.order_by("schedule__effective_at", "id")}
 
 
 class Fee(AppendOnly):
     """What one phone costs for one term under one schedule."""
 
-    schedule = models.ForeignKey(FeeSchedule, models.PROTECT, related_name="fees", verbose_name=_("fee schedule"))
+    schedule = models.ForeignKey(
+        FeeSchedule, models.PROTECT, related_name="fees", verbose_name=_("fee schedule")
+    )
     term = models.ForeignKey(Term, models.PROTECT, related_name="fees", verbose_name=_("term"))
     minor = models.PositiveBigIntegerField(_("amount in minor units"))
 
@@ -169,8 +177,12 @@ class SupplyBatch(WriteOnce):
         verbose_name_plural = _("supply batches")
         ordering = ("expected_on", "id")
         constraints = (
-            models.CheckConstraint(name="inventory_supplybatch_state_known", condition=Q(state__in=BatchState.values)),
-            models.CheckConstraint(name="inventory_supplybatch_quantity_positive", condition=Q(quantity__gt=0)),
+            models.CheckConstraint(
+                name="inventory_supplybatch_state_known", condition=Q(state__in=BatchState.values)
+            ),
+            models.CheckConstraint(
+                name="inventory_supplybatch_quantity_positive", condition=Q(quantity__gt=0)
+            ),
             models.CheckConstraint(
                 name="inventory_supplybatch_received_iff_dated",
                 condition=Q(state=BatchState.RECEIVED, received_at__isnull=False)
@@ -190,7 +202,9 @@ class SupplyBatch(WriteOnce):
 class SupplyReceipt(AppendOnly):
     """One CSV file of device codes that was taken in, whole."""
 
-    batch = models.ForeignKey(SupplyBatch, models.PROTECT, related_name="receipts", verbose_name=_("supply batch"))
+    batch = models.ForeignKey(
+        SupplyBatch, models.PROTECT, related_name="receipts", verbose_name=_("supply batch")
+    )
     file_name = models.CharField(_("file"), max_length=200)
     file_sha256 = models.CharField(_("sha256 of the file"), max_length=64)
     devices = models.PositiveIntegerField(_("devices"))
@@ -234,11 +248,15 @@ class Device(WriteOnce):
         verbose_name_plural = _("devices")
         ordering = ("id",)
         constraints = (
-            models.CheckConstraint(name="inventory_device_state_known", condition=Q(state__in=DeviceState.values)),
+            models.CheckConstraint(
+                name="inventory_device_state_known", condition=Q(state__in=DeviceState.values)
+            ),
         )
         indexes = (
             # The sweep takes free devices of a plan in id order.
-            models.Index(fields=["plan", "id"], name="inventory_device_free", condition=Q(state=DeviceState.FREE)),
+            models.Index(
+                fields=["plan", "id"], name="inventory_device_free", condition=Q(state=DeviceState.FREE)
+            ),
         )
 
     def __str__(self) -> str:

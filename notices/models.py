@@ -35,7 +35,15 @@ class Notice(WriteOnce):
     created_at = models.DateTimeField(_("created"))
     is_expanded = models.BooleanField(_("handed to the channels"), default=False)
 
-    written_once: ClassVar[tuple[str, ...]] = ("recipient", "kind", "about", "url", "facts", "dedupe_key", "created_at")
+    written_once: ClassVar[tuple[str, ...]] = (
+        "recipient",
+        "kind",
+        "about",
+        "url",
+        "facts",
+        "dedupe_key",
+        "created_at",
+    )
 
     class Meta:
         verbose_name = _("notice")
@@ -84,7 +92,9 @@ class Delivery(WriteOnce):
     attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)
     due_at = models.DateTimeField(_("due"))
     lease_until = models.DateTimeField(_("lease until"), null=True)
-    message = models.ForeignKey(Message, models.PROTECT, null=True, related_name="+", verbose_name=_("message text"))
+    message = models.ForeignKey(
+        Message, models.PROTECT, null=True, related_name="+", verbose_name=_("message text")
+    )
     provider_reference = models.CharField(_("provider's reference"), max_length=200, blank=True)
     sent_at = models.DateTimeField(_("sent at"), null=True)
     problem = models.CharField(_("problem"), max_length=300, blank=True)
@@ -97,7 +107,9 @@ class Delivery(WriteOnce):
         ordering = ("-id",)
         constraints = (
             models.UniqueConstraint("notice", "channel", "address", name="notices_delivery_unique"),
-            models.CheckConstraint(name="notices_delivery_state_known", condition=Q(state__in=DeliveryState.values)),
+            models.CheckConstraint(
+                name="notices_delivery_state_known", condition=Q(state__in=DeliveryState.values)
+            ),
             models.CheckConstraint(
                 name="notices_delivery_sent_iff_dated",
                 condition=Q(state=DeliveryState.SENT, sent_at__isnull=False, message__isnull=False)
@@ -106,7 +118,9 @@ class Delivery(WriteOnce):
         )
         indexes = (
             models.Index(
-                fields=["channel", "due_at", "id"], name="notices_delivery_due", condition=Q(state=DeliveryState.QUEUED)
+                fields=["channel", "due_at", "id"],
+                name="notices_delivery_due",
+                condition=Q(state=DeliveryState.QUEUED),
             ),
             models.Index(
                 fields=["lease_until"],
@@ -157,13 +171,22 @@ class InboxMessage(WriteOnce):
     recipient = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.PROTECT, related_name="inbox", verbose_name=_("recipient")
     )
-    delivery = models.OneToOneField(Delivery, models.PROTECT, related_name="inbox_message", verbose_name=_("delivery"))
+    delivery = models.OneToOneField(
+        Delivery, models.PROTECT, related_name="inbox_message", verbose_name=_("delivery")
+    )
     message = models.ForeignKey(Message, models.PROTECT, related_name="+", verbose_name=_("message text"))
     url = models.CharField(_("page"), max_length=200, blank=True)
     created_at = models.DateTimeField(_("created"))
     read_at = models.DateTimeField(_("read at"), null=True)
 
-    written_once: ClassVar[tuple[str, ...]] = ("recipient", "delivery", "message", "url", "created_at", "read_at")
+    written_once: ClassVar[tuple[str, ...]] = (
+        "recipient",
+        "delivery",
+        "message",
+        "url",
+        "created_at",
+        "read_at",
+    )
 
     class Meta:
         verbose_name = _("inbox message")

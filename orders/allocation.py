@@ -51,7 +51,9 @@ def plans_to_sweep() -> list[int]:
     """Plans that have both a free device and a waiting line."""
     waiting = OrderLine.objects.filter(state=LineState.WAITING).values("plan_id")
     free = Device.objects.filter(state=DeviceState.FREE).values("plan_id")
-    return list(Plan.objects.filter(pk__in=waiting).filter(pk__in=free).order_by("pk").values_list("pk", flat=True))
+    return list(
+        Plan.objects.filter(pk__in=waiting).filter(pk__in=free).order_by("pk").values_list("pk", flat=True)
+    )
 
 
 def _allocate_chunk(*, plan_id: int, now: datetime) -> int:
@@ -73,7 +75,9 @@ def _allocate_chunk(*, plan_id: int, now: datetime) -> int:
         )
         gifts = hand_out(
             devices=devices,
-            claims=[Claim(line.pk, line.waiting_units, line.allocated + line.withdrawn + 1) for line in lines],
+            claims=[
+                Claim(line.pk, line.waiting_units, line.allocated + line.withdrawn + 1) for line in lines
+            ],
         )
         if gifts:
             _record(plan=plan, lines=lines, gifts=gifts, now=now)
@@ -82,9 +86,7 @@ def _allocate_chunk(*, plan_id: int, now: datetime) -> int:
 
 def _record(*, plan: Plan, lines: Sequence[OrderLine], gifts: Sequence[Gift], now: datetime) -> None:
     """Write one chunk: allocations, devices, lines and the notices of it, a statement each."""
-    ends_at = {
-        line.pk: now + timedelta(days=line.term.days + line.bonus_days) for line in lines
-    }
+    ends_at = {line.pk: now + timedelta(days=line.term.days + line.bonus_days) for line in lines}
     units: dict[int, int] = {}
     for gift in gifts:
         units[gift.line_id] = units.get(gift.line_id, 0) + 1

@@ -94,7 +94,8 @@ def place_order(
         total = sum((Money(line.unit_minor, currency) * line.quantity for line in lines), Money(0, currency))
         if total != seen_total:
             raise FeeChanged(
-                _("The total is now %(total)s. Please check it and order again.") % {"total": total}, new_total=total
+                _("The total is now %(total)s. Please check it and order again.") % {"total": total},
+                new_total=total,
             )
         order = Order.objects.create(
             reference=new_reference("VM"),
@@ -179,7 +180,9 @@ def _check_supply(plan: Plan, term: Term, *, units: int, stock: Stock, is_presal
         )
     if is_presale and not term.is_offered_on_presale():
         raise NotOffered(
-            _("%(plan)s is on pre-sale now, for terms of %(days)d days and more. Please choose a longer term.")
+            _(
+                "%(plan)s is on pre-sale now, for terms of %(days)d days and more. Please choose a longer term."
+            )
             % {"plan": plan, "days": settings.PRESALE_MINIMUM_DAYS}
         )
 

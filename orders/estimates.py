@@ -112,7 +112,9 @@ def window(*, units: int, outlook: Outlook) -> Window | None:
     for batch in outlook.expected:
         # Batches can overtake one another on paper; the queue still needs them all.
         arrives = arrival(batch, outlook=outlook)
-        earliest, likely, latest = (max(pair) for pair in zip((earliest, likely, latest), arrives, strict=True))
+        earliest, likely, latest = (
+            max(pair) for pair in zip((earliest, likely, latest), arrives, strict=True)
+        )
         reach += batch.units
         if units <= reach:
             return Window(earliest, likely, latest, Basis.SUPPLY)
@@ -232,7 +234,9 @@ def _refresh_chunk(chunk: Sequence[tuple[OrderLine, int]], *, outlook: Outlook, 
 def newest_estimates(line_ids: Iterable[int]) -> dict[int, Estimate]:
     """The estimate in force of each line, by line id; a line without one is missing."""
     newest = Estimate.objects.filter(line_id__in=list(line_ids)).values("line_id").annotate(newest=Max("pk"))
-    return {estimate.line_id: estimate for estimate in Estimate.objects.filter(pk__in=newest.values("newest"))}
+    return {
+        estimate.line_id: estimate for estimate in Estimate.objects.filter(pk__in=newest.values("newest"))
+    }
 
 
 def _estimate(

@@ -112,10 +112,13 @@ def offers_of(plans: Sequence[Plan], *, currency: str, now: datetime, units: int
         Offer(
             plan=plan,
             terms=tuple(
-                _term_offer(term, fee=fees.get(term.pk), stock=stock[plan.pk]) for term in terms.get(plan.pk, ())
+                _term_offer(term, fee=fees.get(term.pk), stock=stock[plan.pk])
+                for term in terms.get(plan.pk, ())
             ),
             stock=stock[plan.pk],
-            window=window(units=stock[plan.pk].waiting + stock[plan.pk].held + units, outlook=outlook[plan.pk]),
+            window=window(
+                units=stock[plan.pk].waiting + stock[plan.pk].held + units, outlook=outlook[plan.pk]
+            ),
             next_batches=tuple(batches.get(plan.pk, ())),
         )
         for plan in plans

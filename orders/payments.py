@@ -55,7 +55,9 @@ class NotPayable(Exception):
     """The order cannot be paid now, or not by this method; the message tells the buyer why."""
 
 
-def begin_payment(*, order_id: int, method: str, return_url: str, language: str, now: datetime) -> PaymentAttempt:
+def begin_payment(
+    *, order_id: int, method: str, return_url: str, language: str, now: datetime
+) -> PaymentAttempt:
     """Open a payment at the method's gateway and answer the attempt with the address to pay at.
 
     A second click finds the first one's attempt; a retry after a lost answer uses the same key, so that the
@@ -97,7 +99,9 @@ def _attempt_at(*, order_id: int, method: str, now: datetime) -> PaymentAttempt:
             raise NotPayable(_("The time to pay this order is over. Please order again."))
         attempts = order.attempts.select_related("order")
         # A captured attempt of an unpaid order was too small; a person looks at it, the buyer may pay again.
-        attempt = attempts.filter(method=method, state__in=(AttemptState.CREATED, AttemptState.PENDING)).first()
+        attempt = attempts.filter(
+            method=method, state__in=(AttemptState.CREATED, AttemptState.PENDING)
+        ).first()
         if attempt is None:
             attempt = PaymentAttempt.objects.create(
                 order=order,
@@ -119,7 +123,11 @@ def receive_webhook(*, gateway: str, headers: Mapping[str, str], body: bytes, no
     Raises BadSignature, and then stores nothing. The same event again changes nothing.
     """
     event = gateway_named(gateway).read_webhook(headers=headers, body=body)
-    kept = {name: value for name, value in headers.items() if name.startswith("webhook-") or name == "content-type"}
+    kept = {
+        name: value
+        for name, value in headers.items()
+        if name.startswith("webhook-") or name == "content-type"
+    }
     WebhookEvent.objects.bulk_create(
         [
             WebhookEvent(
@@ -143,7 +151,9 @@ def process_webhooks(*, now: datetime) -> int:
     waiting = WebhookEvent.objects.filter(processed_at=None).order_by("pk")
     done = 0
     for event in waiting.defer("body")[:BATCH]:
-        attempt = PaymentAttempt.objects.filter(reference=event.attempt_reference, gateway=event.gateway).first()
+        attempt = PaymentAttempt.objects.filter(
+            reference=event.attempt_reference, gateway=event.gateway
+        ).first()
         if attempt is None:
             open_review_item(
                 kind=ReviewKind.UNKNOWN_REFERENCE,
@@ -221,7 +231,9 @@ def apply_snapshot(*, attempt_id: int, snapshot: Snapshot, now: datetime) -> Pay
         order_id = PaymentAttempt.objects.values_list("order_id", flat=True).get(pk=attempt_id)
         order = Order.objects.select_for_update(no_key=True).get(pk=order_id)
         attempt = PaymentAttempt.objects.select_for_update(no_key=True).get(pk=attempt_id)
-        captured = [entry for move in snapshot.captures if (entry := _book(attempt, EntryKind.CAPTURE, move, now=now))]
+        captured = [
+            entry for move in snapshot.captures if (entry := _book(attempt, EntryKind.CAPTURE, move, now=now))
+        ]
         refunded = [move for move in snapshot.refunds if _book(attempt, EntryKind.REFUND, move, now=now)]
         _advance(attempt, snapshot)
         if captured:
@@ -269,7 +281,9 @@ def _settle(order: Order, *, new: Sequence[LedgerEntry], now: datetime) -> None:
     """Decide what newly captured money means for its order."""
     for entry in new:
         if entry.currency != order.currency:
-            _review(order, ReviewKind.WRONG_CURRENCY, entry, f"Captured {entry.money} for {order.total}.", now=now)
+            _review(
+                order, ReviewKind.WRONG_CURRENCY, entry, f"Captured {entry.money} for {order.total}.", now=now
+            )
     entries = [entry for entry in order.ledger.all() if entry.currency == order.currency]
     balance = Money(sum(entry.minor for entry in entries), order.currency)
     latest = new[-1]
@@ -283,7 +297,9 @@ def _settle(order: Order, *, new: Sequence[LedgerEntry], now: datetime) -> None:
             _review(order, ReviewKind.UNDERPAID, latest, f"{order.total - balance} are missing.", now=now)
         return
     if order.state != OrderState.UNPAID and not _has_room(order):
-        _review(order, ReviewKind.LATE_WITHOUT_CAP, latest, f"{balance} came after the order had ended.", now=now)
+        _review(
+            order, ReviewKind.LATE_WITHOUT_CAP, latest, f"{balance} came after the order had ended.", now=now
+        )
         return
     _join_queues(order, paid_at=_covered_at(entries, total=order.total), now=now)
     surplus = balance - order.total
@@ -317,7 +333,9 @@ def _has_room(order: Order) -> bool:
 def _join_queues(order: Order, *, paid_at: datetime, now: datetime) -> None:
     """Mark the order paid and stand its lines in their queues, at the place of the capture time."""
     Order.objects.filter(pk=order.pk).update(state=OrderState.PAID, paid_at=paid_at)
-    OrderLine.objects.filter(order=order, state=LineState.UNPAID).update(state=LineState.WAITING, paid_at=paid_at)
+    OrderLine.objects.filter(order=order, state=LineState.UNPAID).update(
+        state=LineState.WAITING, paid_at=paid_at
+    )
     tell(
         [
             Draft(
@@ -350,7 +368,9 @@ def _close_refund(order: Order, move: MoneyMoved, *, now: datetime) -> None:
             now=now,
         )
         return
-    Refund.objects.filter(pk=refund.pk, state=RefundState.APPROVED).update(state=RefundState.PAID, paid_at=move.at)
+    Refund.objects.filter(pk=refund.pk, state=RefundState.APPROVED).update(
+        state=RefundState.PAID, paid_at=move.at
+    )
     tell(
         [
             Draft(

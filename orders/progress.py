@@ -90,8 +90,16 @@ def progress_of(order: Order, *, now: datetime) -> Progress:
                 [
                     *_order_happenings(order),
                     *_payment_happenings(order, attempts),
-                    *(happening for line in lines for happening in _estimate_happenings(estimates.get(line.pk, []), line)),
-                    *(happening for line in lines for happening in _phone_happenings(phones.get(line.pk, []), line)),
+                    *(
+                        happening
+                        for line in lines
+                        for happening in _estimate_happenings(estimates.get(line.pk, []), line)
+                    ),
+                    *(
+                        happening
+                        for line in lines
+                        for happening in _phone_happenings(phones.get(line.pk, []), line)
+                    ),
                 ],
                 key=lambda happening: happening.at,
                 reverse=True,
@@ -103,7 +111,11 @@ def progress_of(order: Order, *, now: datetime) -> Progress:
 
 
 def _order_happenings(order: Order) -> list[Happening]:
-    happenings = [Happening(order.placed_at, _("Order placed"), _("The agreements were accepted and the fee was fixed."))]
+    happenings = [
+        Happening(
+            order.placed_at, _("Order placed"), _("The agreements were accepted and the fee was fixed.")
+        )
+    ]
     if order.state == OrderState.EXPIRED:
         happenings.append(Happening(order.pay_until, _("Order expired unpaid")))
     return happenings
@@ -122,7 +134,8 @@ def _payment_happenings(order: Order, attempts: list[PaymentAttempt]) -> list[Ha
         EntryKind.REVERSAL: _("Payment returned by the bank"),
     }
     happenings += [
-        Happening(entry.occurred_at, titles[EntryKind(entry.kind)], str(entry.money)) for entry in order.ledger.all()
+        Happening(entry.occurred_at, titles[EntryKind(entry.kind)], str(entry.money))
+        for entry in order.ledger.all()
     ]
     happenings += [
         Happening(refund.decided_at, _("Refund approved"), str(refund.amount))

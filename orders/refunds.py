@@ -64,7 +64,9 @@ def request_refund(
             line = lines.get(line_id)
             asked = _units_in_open_requests(line_id)
             if line is None or count + asked > line.waiting_units:
-                raise RefundRefused(f"Fewer than {count} units of line {line_id} are waiting and not asked for yet.")
+                raise RefundRefused(
+                    f"Fewer than {count} units of line {line_id} are waiting and not asked for yet."
+                )
             amount += Money(line.unit_minor, order.currency) * count
         refund = Refund.objects.create(
             order=order,
@@ -95,7 +97,9 @@ def approve_refund(*, refund_id: int, approved_by_id: int, now: datetime) -> Ref
         lines = {line.pk: line for line in _locked_lines(order)}
         for taken in refund.lines.all():
             if taken.units > lines[taken.line_id].waiting_units:
-                raise RefundRefused("Units of this refund have been allocated since it was asked for. Reject it.")
+                raise RefundRefused(
+                    "Units of this refund have been allocated since it was asked for. Reject it."
+                )
             _withdraw(taken.line_id, units=taken.units)
         _decide(refund, state=RefundState.APPROVED, decided_by_id=approved_by_id, now=now)
         tell([_draft(order, refund, kinds.REFUND_APPROVED)], now=now)
@@ -122,7 +126,9 @@ def send_refunds(*, now: datetime) -> int:
     approved = Refund.objects.filter(state=RefundState.APPROVED).select_related("order", "attempt")
     for refund in approved.order_by("pk"):
         gateway = gateway_named(refund.attempt.gateway)
-        back = Return(reference=refund.reference, provider_id=refund.attempt.provider_id, amount=refund.amount)
+        back = Return(
+            reference=refund.reference, provider_id=refund.attempt.provider_id, amount=refund.amount
+        )
         try:
             gateway.give_back(back)
         except Unavailable as problem:

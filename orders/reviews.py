@@ -14,7 +14,9 @@ class AlreadyResolved(Exception):
     """Somebody else resolved the item first."""
 
 
-def open_review_item(*, kind: ReviewKind, key: str, order: Order | None, detail: str, now: datetime) -> ReviewItem:
+def open_review_item(
+    *, kind: ReviewKind, key: str, order: Order | None, detail: str, now: datetime
+) -> ReviewItem:
     """Open an item, once for its kind and key. Runs in the transaction of what it is about."""
     item, is_new = ReviewItem.objects.get_or_create(
         dedupe_key=f"{kind}:{key}"[:160],

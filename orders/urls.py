@@ -1,4 +1,24 @@
-from django.urls import URLPattern
+from django.urls import path
+
+from orders.views import basket, checkout, orders, phones, shop, webhooks
 
 app_name = "orders"
-urlpatterns: list[URLPattern] = []
+urlpatterns = [
+    path("", shop.shop, name="shop"),
+    path("plans/<slug:slug>/", shop.plan, name="plan"),
+    path("currency/", shop.currency, name="currency"),
+    path("basket/", basket.basket, name="basket"),
+    path("basket/add/", basket.add, name="basket-add"),
+    path("basket/change/", basket.change, name="basket-change"),
+    path("basket/restore/", basket.restore, name="basket-restore"),
+    path("checkout/", checkout.checkout, name="checkout"),
+    path("orders/", orders.orders, name="orders"),
+    path("orders/<slug:reference>/", orders.order, name="order"),
+    path("orders/<slug:reference>/live/", orders.order_live, name="order-live"),
+    path("orders/<slug:reference>/pay/", checkout.pay, name="pay"),
+    path("orders/<slug:reference>/pay/live/", checkout.pay_live, name="pay-live"),
+    path("orders/<slug:reference>/paid/", checkout.payment_return, name="payment-return"),
+    path("orders/<slug:reference>/cancel/", orders.cancel, name="cancel"),
+    path("phones/", phones.phones, name="phones"),
+    path("webhooks/<slug:gateway>/", webhooks.webhook, name="webhook"),
+]

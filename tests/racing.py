@@ -24,7 +24,9 @@ def race(*contestants: Callable[[], Any]) -> list[Any]:
             connections.close_all()
 
     with ThreadPoolExecutor(len(contestants)) as pool:
-        return [future.result(DEADLINE_SECONDS) for future in [pool.submit(run, each) for each in contestants]]
+        return [
+            future.result(DEADLINE_SECONDS) for future in [pool.submit(run, each) for each in contestants]
+        ]
 
 
 def in_background(work: Callable[[], Any]) -> "Future[Any]":

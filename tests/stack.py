@@ -43,6 +43,7 @@ def running_stack(kind: str, *, var: Path) -> Iterator[Stack]:
     """Start everything and stop it; logs are in `var`. Raises tools.processes.Died or NotReady."""
     shop, gateway = Address("127.0.0.1", _free_port()), Address("127.0.0.1", _free_port())
     environment = demo_environment(dict(os.environ), var=var, shop=shop, gateway=gateway) | {
+        "DJANGO_SETTINGS_MODULE": "vmos_presale.settings",  # not those of the test run
         "ALLOCATION_HOLD_BACK_SECONDS": str(HOLD_BACK_SECONDS),
         "STATICFILES_BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage",
     }
@@ -54,7 +55,9 @@ def running_stack(kind: str, *, var: Path) -> Iterator[Stack]:
         with Processes() as processes:
             start_all(processes, environment, var=var, shop=shop, gateway=gateway)
             processes.wait_until(
-                lambda: is_healthy(shop, host=str(shop)) and is_listening(gateway), what="The shop", seconds=60
+                lambda: is_healthy(shop, host=str(shop)) and is_listening(gateway),
+                what="The shop",
+                seconds=60,
             )
             yield Stack(url=environment["SITE_URL"], environment=environment, **data)
             processes.check()

@@ -216,7 +216,9 @@ def test_eight_sweeps_eight_payers_and_refunds_at_the_head_overtake_nobody(
     outcomes = race(*[sweep] * 8, direct)
 
     assert failures(outcomes) == []
-    assert Allocation.objects.count() == min(180, OrderLine.objects.aggregate(n=Sum(F("quantity") - F("withdrawn")))["n"])
+    assert Allocation.objects.count() == min(
+        180, OrderLine.objects.aggregate(n=Sum(F("quantity") - F("withdrawn")))["n"]
+    )
     assert everything_adds_up(plan)
     assert overtaken(plan, known) == []
     assert Order.objects.filter(state=OrderState.PAID).count() == 200
@@ -246,7 +248,9 @@ def head_and_second() -> tuple[OrderLine, OrderLine]:
     return make_line(fee, paid_at=EARLIER), make_line(fee, paid_at=EARLIER + timedelta(seconds=1))
 
 
-def test_sweep_waits_for_whoever_holds_the_head_of_the_queue(head_and_second: tuple[OrderLine, OrderLine]) -> None:
+def test_sweep_waits_for_whoever_holds_the_head_of_the_queue(
+    head_and_second: tuple[OrderLine, OrderLine],
+) -> None:
     head, second = head_and_second
     with transaction.atomic():
         OrderLine.objects.select_for_update().get(pk=head.pk)
@@ -329,7 +333,9 @@ def refund_in_flight(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[OrderLin
             # The verb's own durable block cannot be nested; its body, in its order, can.
             OrderLine.objects.select_for_update(no_key=True).get(pk=line.pk)
             OrderLine.objects.filter(pk=line.pk).update(withdrawn=10, state=LineState.WITHDRAWN)
-            type(refund).objects.filter(pk=refund.pk).update(state="approved", decided_by=approver, decided_at=NOW)
+            type(refund).objects.filter(pk=refund.pk).update(
+                state="approved", decided_by=approver, decided_at=NOW
+            )
             withdrawn.set()
             assert go_on.wait(60)
 

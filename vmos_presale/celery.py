@@ -8,8 +8,11 @@ import os
 
 from celery import Celery
 
+from vmos_presale import folder_broker
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "vmos_presale.settings")
 
+folder_broker.register()
 app = Celery("vmos_presale")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()

@@ -167,10 +167,14 @@ if CELERY_BROKER_URL == "filesystem://":
         "store_processed": False,
         "polling_interval": 0.1,
     }
+    # Remote control talks by a file that two workers starting at once spoil for one another.
+    CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+# Sending waits for other people's servers: it has workers of its own, so that no sweep waits with it.
+CELERY_TASK_ROUTES = {"notices.*": {"queue": "notices"}}
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TIMEZONE = "UTC"
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
@@ -206,6 +210,8 @@ ACCOUNT_LOGOUT_REDIRECT_URL = "orders:shop"
 # --- mail --------------------------------------------------------------------------------------------
 
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="VMOS Cloud <no-reply@example.com>")
+# Where customers write to: shown on the site, and the Reply-To of every mail.
+SUPPORT_EMAIL = env.str("SUPPORT_EMAIL", default="")
 if DEMO:
     EMAIL_BACKEND = "vmos_presale.demo.mailbox.MailboxBackend"
     MAILBOX_DIR = VAR_DIR / "mail"
@@ -242,7 +248,9 @@ STORAGES = {
 
 # --- security ----------------------------------------------------------------------------------------
 
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("BEHIND_PROXY", default=False) else None
+SECURE_PROXY_SSL_HEADER = (
+    ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("BEHIND_PROXY", default=False) else None
+)
 SECURE_SSL_REDIRECT = HTTPS
 SECURE_REDIRECT_EXEMPT = [r"^health$"]
 SECURE_HSTS_SECONDS = 365 * 24 * 3600 if HTTPS else 0
@@ -280,6 +288,9 @@ UNFOLD = {
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": True,
     "SHOW_LANGUAGES": True,
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": lambda _request: static("favicon.svg")}
+    ],
     "STYLES": [lambda _request: static("css/admin.css")],
     "DASHBOARD_CALLBACK": "vmos_presale.dashboard.overview",
     "SIDEBAR": {

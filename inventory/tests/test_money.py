@@ -10,7 +10,11 @@ CURRENCIES = st.sampled_from(["USD", "HKD", "CNY", "EUR", "JPY", "BHD"])
 
 
 def test_exponents_are_those_of_iso_4217() -> None:
-    assert {currency: exponent_of(currency) for currency in ("USD", "JPY", "BHD")} == {"USD": 2, "JPY": 0, "BHD": 3}
+    assert {currency: exponent_of(currency) for currency in ("USD", "JPY", "BHD")} == {
+        "USD": 2,
+        "JPY": 0,
+        "BHD": 3,
+    }
     with pytest.raises(ValueError, match="ISO 4217"):
         exponent_of("XYZ1")
 

@@ -74,7 +74,9 @@ class Order(WriteOnce):
         )
         indexes = (
             models.Index(fields=["customer", "-placed_at"], name="orders_order_of_customer"),
-            models.Index(fields=["pay_until"], name="orders_order_unpaid", condition=Q(state=OrderState.UNPAID)),
+            models.Index(
+                fields=["pay_until"], name="orders_order_unpaid", condition=Q(state=OrderState.UNPAID)
+            ),
         )
 
     def __str__(self) -> str:
@@ -149,7 +151,9 @@ class OrderLine(WriteOnce):
         verbose_name_plural = _("order lines")
         ordering = ("id",)
         constraints = (
-            models.CheckConstraint(name="orders_orderline_state_known", condition=Q(state__in=LineState.values)),
+            models.CheckConstraint(
+                name="orders_orderline_state_known", condition=Q(state__in=LineState.values)
+            ),
             models.CheckConstraint(name="orders_orderline_quantity_positive", condition=Q(quantity__gt=0)),
             models.CheckConstraint(
                 name="orders_orderline_units_within_quantity",
@@ -164,9 +168,7 @@ class OrderLine(WriteOnce):
                 name="orders_orderline_waiting_iff_units_wait",
                 condition=Q(state=LineState.WAITING, quantity__gt=F("allocated") + F("withdrawn"))
                 | Q(state=LineState.UNPAID)
-                | Q(
-                    state=LineState.ALLOCATED, quantity=F("allocated") + F("withdrawn"), allocated__gt=0
-                )
+                | Q(state=LineState.ALLOCATED, quantity=F("allocated") + F("withdrawn"), allocated__gt=0)
                 | Q(state=LineState.WITHDRAWN, quantity=F("withdrawn"), allocated=0),
             ),
         )

@@ -35,7 +35,9 @@ class PaymentAttempt(WriteOnce):
     reference = models.CharField(_("reference"), max_length=32, unique=True)
     method = models.CharField(_("method"), max_length=20)
     gateway = models.CharField(_("gateway"), max_length=20)
-    state = models.CharField(_("state"), max_length=10, choices=AttemptState.choices, default=AttemptState.CREATED)
+    state = models.CharField(
+        _("state"), max_length=10, choices=AttemptState.choices, default=AttemptState.CREATED
+    )
     amount_minor = models.PositiveBigIntegerField(_("amount in minor units"))
     currency = models.CharField(_("currency"), max_length=3)
     provider_id = models.CharField(_("gateway's id"), max_length=100, blank=True)
@@ -61,7 +63,9 @@ class PaymentAttempt(WriteOnce):
         verbose_name_plural = _("payment attempts")
         ordering = ("-id",)
         constraints = (
-            models.CheckConstraint(name="orders_paymentattempt_state_known", condition=Q(state__in=AttemptState.values)),
+            models.CheckConstraint(
+                name="orders_paymentattempt_state_known", condition=Q(state__in=AttemptState.values)
+            ),
             # A double click on Pay finds the attempt that is there.
             models.UniqueConstraint(
                 "order",
@@ -72,7 +76,9 @@ class PaymentAttempt(WriteOnce):
         )
         indexes = (
             models.Index(
-                fields=["next_poll_at"], name="orders_attempt_to_poll", condition=Q(next_poll_at__isnull=False)
+                fields=["next_poll_at"],
+                name="orders_attempt_to_poll",
+                condition=Q(next_poll_at__isnull=False),
             ),
         )
 
@@ -126,7 +132,9 @@ class LedgerEntry(AppendOnly):
     """Money that moved, as the gateway states it. `minor` is positive towards us, negative away from us."""
 
     order = models.ForeignKey(Order, models.PROTECT, related_name="ledger", verbose_name=_("order"))
-    attempt = models.ForeignKey(PaymentAttempt, models.PROTECT, related_name="ledger", verbose_name=_("attempt"))
+    attempt = models.ForeignKey(
+        PaymentAttempt, models.PROTECT, related_name="ledger", verbose_name=_("attempt")
+    )
     gateway = models.CharField(_("gateway"), max_length=20)
     kind = models.CharField(_("kind"), max_length=10, choices=EntryKind.choices)
     transaction_id = models.CharField(_("gateway's transaction"), max_length=100)

@@ -18,7 +18,9 @@ class Allocation(WriteOnce):
     replaced, or the period is past.
     """
 
-    line = models.ForeignKey(OrderLine, models.PROTECT, related_name="allocations", verbose_name=_("order line"))
+    line = models.ForeignKey(
+        OrderLine, models.PROTECT, related_name="allocations", verbose_name=_("order line")
+    )
     unit = models.PositiveIntegerField(_("unit"))
     device = models.ForeignKey(Device, models.PROTECT, related_name="allocations", verbose_name=_("device"))
     starts_at = models.DateTimeField(_("service starts"))
@@ -32,8 +34,12 @@ class Allocation(WriteOnce):
         verbose_name_plural = _("allocations")
         ordering = ("-starts_at", "-id")
         constraints = (
-            models.UniqueConstraint("device", condition=Q(ended_at=None), name="orders_allocation_device_once"),
-            models.UniqueConstraint("line", "unit", condition=Q(ended_at=None), name="orders_allocation_unit_once"),
+            models.UniqueConstraint(
+                "device", condition=Q(ended_at=None), name="orders_allocation_device_once"
+            ),
+            models.UniqueConstraint(
+                "line", "unit", condition=Q(ended_at=None), name="orders_allocation_unit_once"
+            ),
             models.CheckConstraint(name="orders_allocation_period", condition=Q(ends_at__gt=F("starts_at"))),
             models.CheckConstraint(name="orders_allocation_unit_counted_from_1", condition=Q(unit__gt=0)),
         )
@@ -67,7 +73,9 @@ class Estimate(AppendOnly):
     of the past batches it was learnt from. All three are empty when the basis is UNKNOWN.
     """
 
-    line = models.ForeignKey(OrderLine, models.PROTECT, related_name="estimates", verbose_name=_("order line"))
+    line = models.ForeignKey(
+        OrderLine, models.PROTECT, related_name="estimates", verbose_name=_("order line")
+    )
     # Counts the estimates of a line from 1: two jobs at once make the same next one, and one of them wins.
     number = models.PositiveIntegerField(_("number"))
     made_at = models.DateTimeField(_("made at"))
@@ -89,9 +97,7 @@ class Estimate(AppendOnly):
             models.UniqueConstraint("line", "number", name="orders_estimate_unique"),
             models.CheckConstraint(
                 name="orders_estimate_window_in_order",
-                condition=Q(
-                    earliest__isnull=False, likely__gte=F("earliest"), latest__gte=F("likely")
-                )
+                condition=Q(earliest__isnull=False, likely__gte=F("earliest"), latest__gte=F("likely"))
                 & ~Q(basis=Basis.UNKNOWN)
                 | Q(basis=Basis.UNKNOWN, earliest=None, likely=None, latest=None),
             ),

@@ -32,11 +32,15 @@ class Refund(WriteOnce):
     """Units of one order that are taken back, and the money for them."""
 
     order = models.ForeignKey(Order, models.PROTECT, related_name="refunds", verbose_name=_("order"))
-    attempt = models.ForeignKey(PaymentAttempt, models.PROTECT, related_name="refunds", verbose_name=_("paid by"))
+    attempt = models.ForeignKey(
+        PaymentAttempt, models.PROTECT, related_name="refunds", verbose_name=_("paid by")
+    )
     reference = models.CharField(_("reference"), max_length=32, unique=True)
     ground = models.CharField(_("ground"), max_length=20, choices=Ground.choices)
     explanation = models.TextField(_("explanation"))
-    state = models.CharField(_("state"), max_length=10, choices=RefundState.choices, default=RefundState.REQUESTED)
+    state = models.CharField(
+        _("state"), max_length=10, choices=RefundState.choices, default=RefundState.REQUESTED
+    )
     minor = models.PositiveBigIntegerField(_("amount in minor units"))
     requested_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.PROTECT, related_name="+", verbose_name=_("requested by")
@@ -68,17 +72,23 @@ class Refund(WriteOnce):
         verbose_name_plural = _("refunds")
         ordering = ("-id",)
         constraints = (
-            models.CheckConstraint(name="orders_refund_state_known", condition=Q(state__in=RefundState.values)),
+            models.CheckConstraint(
+                name="orders_refund_state_known", condition=Q(state__in=RefundState.values)
+            ),
             models.CheckConstraint(name="orders_refund_ground_known", condition=Q(ground__in=Ground.values)),
             models.CheckConstraint(name="orders_refund_explained", condition=~Q(explanation="")),
             models.CheckConstraint(
                 name="orders_refund_decided_by_a_second_person",
                 condition=Q(decided_by=None, state=RefundState.REQUESTED)
-                | Q(decided_by__isnull=False) & ~Q(decided_by=F("requested_by")) & ~Q(state=RefundState.REQUESTED),
+                | Q(decided_by__isnull=False)
+                & ~Q(decided_by=F("requested_by"))
+                & ~Q(state=RefundState.REQUESTED),
             ),
         )
         indexes = (
-            models.Index(fields=["id"], name="orders_refund_to_send", condition=Q(state=RefundState.APPROVED)),
+            models.Index(
+                fields=["id"], name="orders_refund_to_send", condition=Q(state=RefundState.APPROVED)
+            ),
         )
 
     def __str__(self) -> str:
@@ -94,7 +104,9 @@ class RefundLine(AppendOnly):
     """How many units of one line a refund takes back."""
 
     refund = models.ForeignKey(Refund, models.PROTECT, related_name="lines", verbose_name=_("refund"))
-    line = models.ForeignKey(OrderLine, models.PROTECT, related_name="refund_lines", verbose_name=_("order line"))
+    line = models.ForeignKey(
+        OrderLine, models.PROTECT, related_name="refund_lines", verbose_name=_("order line")
+    )
     units = models.PositiveIntegerField(_("units"))
 
     class Meta:

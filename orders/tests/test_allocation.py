@@ -146,7 +146,9 @@ def test_chunks_go_on_where_the_last_one_ended(monkeypatch: pytest.MonkeyPatch) 
 
     assert allocate_devices(plan_id=plan.pk, now=NOW) == 10
 
-    given = list(Allocation.objects.order_by("line__paid_at", "unit").values_list("line_id", "unit", "device_id"))
+    given = list(
+        Allocation.objects.order_by("line__paid_at", "unit").values_list("line_id", "unit", "device_id")
+    )
     units = [(line.pk, unit) for line in lines[:5] for unit in (1, 2)]
     assert given == [(*unit, device.pk) for unit, device in zip(units, devices, strict=True)]
 

@@ -89,7 +89,9 @@ def test_order_fixes_fees_quantities_and_deadline(place: Place) -> None:
         Money(3_247, "USD"),
         NOW + settings.PAYMENT_WINDOW,
     )
-    assert list(order.lines.order_by("pk").values_list("plan", "quantity", "unit_minor", "state", "paid_at")) == [
+    assert list(
+        order.lines.order_by("pk").values_list("plan", "quantity", "unit_minor", "state", "paid_at")
+    ) == [
         (plan.pk, 2, 499, LineState.UNPAID, None),
         (other.pk, 1, 2_249, LineState.UNPAID, None),
     ]
@@ -100,7 +102,9 @@ def test_order_fixes_fees_quantities_and_deadline(place: Place) -> None:
 def test_later_fee_schedule_does_not_change_an_order(place: Place) -> None:
     fee = make_fee(make_plan(), minor=499)
     order = place([(fee, 1)])
-    dearer = FeeSchedule.objects.create(currency="USD", announced_at=NOW, effective_at=NOW + timedelta(minutes=1))
+    dearer = FeeSchedule.objects.create(
+        currency="USD", announced_at=NOW, effective_at=NOW + timedelta(minutes=1)
+    )
     Fee.objects.create(schedule=dearer, term=fee.term, minor=999)
 
     assert Order.objects.get(pk=order.pk).total == Money(499, "USD")
@@ -110,7 +114,9 @@ def test_later_fee_schedule_does_not_change_an_order(place: Place) -> None:
 @pytest.mark.clause("3.2")
 def test_fee_that_changed_since_the_page_was_shown_is_not_charged(place: Place) -> None:
     fee = make_fee(make_plan(), minor=499)
-    since = FeeSchedule.objects.create(currency="USD", announced_at=NOW - timedelta(days=30), effective_at=NOW)
+    since = FeeSchedule.objects.create(
+        currency="USD", announced_at=NOW - timedelta(days=30), effective_at=NOW
+    )
     Fee.objects.create(schedule=since, term=fee.term, minor=599)
 
     with pytest.raises(FeeChanged) as changed:

@@ -81,7 +81,10 @@ def test_batch_that_is_not_here_yet_is_not_judged_by_earlier_ones() -> None:
 def test_window_never_shrinks_towards_the_back_of_the_queue() -> None:
     # B is promised before A is likely to come, and does not help those who need both.
     coming = (Expected("A", date(2026, 11, 1), 5), Expected("B", date(2026, 11, 24), 5))
-    found = [window(units=units, outlook=outlook(expected=coming, lateness=(0, 5, 30, 31, 60))) for units in (5, 10)]
+    found = [
+        window(units=units, outlook=outlook(expected=coming, lateness=(0, 5, 30, 31, 60)))
+        for units in (5, 10)
+    ]
 
     assert found == [
         Window(date(2026, 12, 1), date(2026, 12, 2), date(2026, 12, 31), Basis.SUPPLY),
@@ -153,7 +156,9 @@ def newest(line: OrderLine) -> Estimate:
 
 
 def estimate_notices() -> list[str]:
-    return list(Notice.objects.filter(kind__startswith="estimate").order_by("pk").values_list("kind", flat=True))
+    return list(
+        Notice.objects.filter(kind__startswith="estimate").order_by("pk").values_list("kind", flat=True)
+    )
 
 
 @pytest.mark.clause("3.3")
@@ -204,7 +209,11 @@ def test_refresh_records_and_tells_only_material_changes(settings: Settings) -> 
     type(batch).objects.filter(pk=batch.pk).update(expected_on=date(2026, 12, 11))
     assert refresh_estimates(plan_id=plan.pk, now=NOW) == 1
 
-    assert (newest(line).number, newest(line).cause, newest(line).earliest) == (2, Cause.SUPPLY, date(2026, 12, 11))
+    assert (newest(line).number, newest(line).cause, newest(line).earliest) == (
+        2,
+        Cause.SUPPLY,
+        date(2026, 12, 11),
+    )
     assert estimate_notices() == ["estimate-made", "estimate-changed"]
 
 
@@ -243,5 +252,10 @@ def test_unknown_window_is_recorded_as_unknown() -> None:
 
     estimate = record_first_estimate(line, now=NOW)
 
-    assert (estimate.basis, estimate.earliest, estimate.likely, estimate.latest) == (Basis.UNKNOWN, None, None, None)
+    assert (estimate.basis, estimate.earliest, estimate.likely, estimate.latest) == (
+        Basis.UNKNOWN,
+        None,
+        None,
+        None,
+    )
     assert Notice.objects.get().facts["likely"] is None

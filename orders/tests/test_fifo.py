@@ -9,7 +9,9 @@ from orders.fifo import Claim, Gift, hand_out
 
 @pytest.mark.clause("1.1")
 def test_first_claim_is_filled_before_the_second_gets_anything() -> None:
-    gifts = hand_out(devices=[7, 8, 9], claims=[Claim(1, units=2, next_unit=1), Claim(2, units=2, next_unit=1)])
+    gifts = hand_out(
+        devices=[7, 8, 9], claims=[Claim(1, units=2, next_unit=1), Claim(2, units=2, next_unit=1)]
+    )
 
     assert gifts == [Gift(1, 1, 7), Gift(1, 2, 8), Gift(2, 1, 9)]
 
@@ -35,7 +37,9 @@ def test_nothing_comes_of_nothing() -> None:
     devices=st.lists(st.integers(1, 10_000), unique=True, max_size=60),
     units=st.lists(st.integers(1, 12), max_size=20),
 )
-def test_gifts_are_the_units_in_order_paired_with_the_devices_in_order(devices: list[int], units: list[int]) -> None:
+def test_gifts_are_the_units_in_order_paired_with_the_devices_in_order(
+    devices: list[int], units: list[int]
+) -> None:
     claims = [Claim(line_id, units=count, next_unit=1) for line_id, count in enumerate(units, start=1)]
     every_unit = [(claim.line_id, unit) for claim in claims for unit in range(1, claim.units + 1)]
 

@@ -67,8 +67,16 @@ def test_capture_puts_the_lines_into_their_queue_at_the_capture_time(attempt: Pa
     assert (order.state, order.paid_at) == (OrderState.PAID, CAPTURED_AT)
     assert list(order.lines.values_list("state", "paid_at")) == [(LineState.WAITING, CAPTURED_AT)]
     entry = LedgerEntry.objects.get()
-    assert (entry.minor, entry.currency, entry.occurred_at, entry.recorded_at) == (4_990, "USD", CAPTURED_AT, NOW)
-    assert list(Notice.objects.order_by("pk").values_list("kind", flat=True)) == ["payment-received", "estimate-made"]
+    assert (entry.minor, entry.currency, entry.occurred_at, entry.recorded_at) == (
+        4_990,
+        "USD",
+        CAPTURED_AT,
+        NOW,
+    )
+    assert list(Notice.objects.order_by("pk").values_list("kind", flat=True)) == [
+        "payment-received",
+        "estimate-made",
+    ]
     assert reviews() == []
 
 
@@ -191,10 +199,13 @@ def test_26_second_whole_payment_is_a_duplicate(attempt: PaymentAttempt) -> None
 
 def test_26_two_captures_in_one_report_are_a_duplicate(attempt: PaymentAttempt) -> None:
     moves = tuple(
-        MoneyMoved(transaction_id=name, amount=Money(4_990, "USD"), at=CAPTURED_AT) for name in ("cap_1", "cap_2")
+        MoneyMoved(transaction_id=name, amount=Money(4_990, "USD"), at=CAPTURED_AT)
+        for name in ("cap_1", "cap_2")
     )
     apply_snapshot(
-        attempt_id=attempt.pk, snapshot=Snapshot(provider_id="pay_1", state="captured", captures=moves), now=NOW
+        attempt_id=attempt.pk,
+        snapshot=Snapshot(provider_id="pay_1", state="captured", captures=moves),
+        now=NOW,
     )
 
     assert Order.objects.get().state == OrderState.PAID
@@ -204,7 +215,9 @@ def test_26_two_captures_in_one_report_are_a_duplicate(attempt: PaymentAttempt) 
 def test_42_refund_made_at_the_gateways_desk_is_booked_and_reviewed(attempt: PaymentAttempt) -> None:
     apply_snapshot(attempt_id=attempt.pk, snapshot=captured(4_990), now=NOW)
     back = MoneyMoved(transaction_id="re_1", amount=Money(990, "USD"), at=NOW)
-    snapshot = Snapshot(provider_id="pay_1", state="captured", captures=captured(4_990).captures, refunds=(back,))
+    snapshot = Snapshot(
+        provider_id="pay_1", state="captured", captures=captured(4_990).captures, refunds=(back,)
+    )
 
     for _ in range(2):
         apply_snapshot(attempt_id=attempt.pk, snapshot=snapshot, now=NOW)

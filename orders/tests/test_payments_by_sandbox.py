@@ -209,7 +209,16 @@ def test_07_webhook_for_an_unknown_payment_is_reviewed(
     deliver(shop.rest(), now=now)
     PaymentAttempt.objects.filter(pk=attempt.pk).update(state="cancelled")
     WebhookEvent.objects.bulk_create(
-        [WebhookEvent(gateway="sandbox", dedupe_key="x", attempt_reference="VM-NOBODY-1", headers={}, body=b"", received_at=now)]
+        [
+            WebhookEvent(
+                gateway="sandbox",
+                dedupe_key="x",
+                attempt_reference="VM-NOBODY-1",
+                headers={},
+                body=b"",
+                received_at=now,
+            )
+        ]
     )
 
     assert process_webhooks(now=now) == 2

@@ -1,0 +1,131 @@
+"""Supply batches: announced, changed while they are expected, cancelled. Arrival is in `receiving.py`.
+
+Estimates are made from what stands here, so a batch is changed by one writer at a time: its row is locked.
+"""
+
+import zoneinfo
+from datetime import date, datetime
+
+from django.conf import settings
+from django.db import transaction
+from django.utils.formats import date_format
+from django.utils.translation import gettext as _
+
+from inventory.models import BatchState, SupplyBatch
+
+
+class SupplyRefused(Exception):
+    """The supply cannot be recorded as asked; the message tells staff what to do instead."""
+
+
+class BatchClosed(SupplyRefused):
+    """The batch is received or cancelled: nothing about it changes any more."""
+
+
+class ReferenceTaken(SupplyRefused):
+    """Another batch has the supplier's reference."""
+
+
+class QuantityRefused(SupplyRefused):
+    """The quantity is nothing, or less than has arrived."""
+
+
+class DateRefused(SupplyRefused):
+    """The batch would be expected on a day that is past."""
+
+
+def announce_batch(
+    *, plan_id: int, reference: str, quantity: int, expected_on: date, now: datetime
+) -> SupplyBatch:
+    """Announce devices of a plan. What is said of the date here stays as `first_expected_on`.
+
+    `expected_on` is a contract date (Asia/Hong_Kong). Raises ReferenceTaken, QuantityRefused, DateRefused.
+    """
+    reference = reference.strip()
+    _check_quantity(quantity, arrived=0)
+    _check_date(expected_on, now=now)
+    with transaction.atomic(durable=True):
+        batch, is_new = SupplyBatch.objects.get_or_create(
+            reference=reference,
+            defaults={
+                "plan_id": plan_id,
+                "quantity": quantity,
+                "expected_on": expected_on,
+                "first_expected_on": expected_on,
+                "announced_at": now,
+            },
+        )
+        if not is_new:
+            raise ReferenceTaken(
+                _("A batch with the reference %(reference)s is announced already. Change that one instead.")
+                % {"reference": reference}
+            )
+    return batch
+
+
+def change_batch(
+    *, batch_id: int, now: datetime, expected_on: date | None = None, quantity: int | None = None
+) -> SupplyBatch:
+    """Change the date or the quantity of a batch that is expected; what is left out stays as it is.
+
+    Raises BatchClosed, QuantityRefused (fewer than have arrived already), DateRefused.
+    """
+    with transaction.atomic(durable=True):
+        batch = lock_expected(batch_id)
+        if quantity is not None and quantity != batch.quantity:
+            _check_quantity(quantity, arrived=batch.received_units)
+            batch.quantity = quantity
+        if expected_on is not None and expected_on != batch.expected_on:
+            _check_date(expected_on, now=now)
+            batch.expected_on = expected_on
+        batch.save(update_fields=["quantity", "expected_on"])
+    return batch
+
+
+def cancel_batch(*, batch_id: int) -> SupplyBatch:
+    """Cancel what is still to come of a batch. Devices of it that arrived stay in stock. Raises BatchClosed."""
+    with transaction.atomic(durable=True):
+        batch = lock_expected(batch_id)
+        batch.state = BatchState.CANCELLED
+        batch.save(update_fields=["state"])
+    return batch
+
+
+def lock_expected(batch_id: int) -> SupplyBatch:
+    """Lock the row of a batch that is still expected, for whoever changes it. Call inside a transaction.
+
+    Raises BatchClosed.
+    """
+    batch = SupplyBatch.objects.select_for_update(no_key=True).get(pk=batch_id)
+    if batch.state != BatchState.EXPECTED:
+        raise BatchClosed(
+            _("Batch %(reference)s is %(state)s and does not change any more. Announce a new batch instead.")
+            % {"reference": batch.reference, "state": batch.get_state_display()}
+        )
+    return batch
+
+
+def contract_date(moment: datetime) -> date:
+    """The day that `moment` falls on under the contract (Asia/Hong_Kong)."""
+    return moment.astimezone(zoneinfo.ZoneInfo(settings.CONTRACT_TIME_ZONE)).date()
+
+
+def _check_quantity(quantity: int, *, arrived: int) -> None:
+    if quantity < 1:
+        raise QuantityRefused(_("A batch has at least one device. Cancel it if none will come."))
+    if quantity < arrived:
+        raise QuantityRefused(
+            _("%(arrived)d devices of this batch have arrived already: the quantity cannot be less.")
+            % {"arrived": arrived}
+        )
+
+
+def _check_date(expected_on: date, *, now: datetime) -> None:
+    today = contract_date(now)
+    if expected_on < today:
+        raise DateRefused(
+            _(
+                "Give the day the batch is now expected on: %(date)s is past (today is %(today)s in Hong Kong)."
+            )
+            % {"date": date_format(expected_on, "DATE_FORMAT"), "today": date_format(today, "DATE_FORMAT")}
+        )

@@ -1,0 +1,150 @@
+"""What customers were told, over which channel, and the evidence of it."""
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy
+from unfold.admin import ModelAdmin
+from unfold.datasets import BaseDataset
+
+from evidence.admin import RecordAdmin, RecordInline, choice_column, column
+from notices.models import (
+    Delivery,
+    DeliveryEvent,
+    DeliveryState,
+    DeliveryStep,
+    InboxMessage,
+    Message,
+    Notice,
+)
+
+STATE_COLOURS: dict[str, str] = {
+    DeliveryState.LEASED: "info",
+    DeliveryState.SENDING: "info",
+    DeliveryState.SENT: "success",
+    DeliveryState.UNCERTAIN: "warning",
+    DeliveryState.DEAD: "danger",
+}
+STEP_COLOURS: dict[str, str] = {
+    DeliveryStep.ACCEPTED: "success",
+    DeliveryStep.FAILED: "warning",
+    DeliveryStep.UNKNOWN: "warning",
+    DeliveryStep.REFUSED: "danger",
+}
+
+
+class DeliveryInline(RecordInline):
+    model = Delivery
+    fields = ("channel", "address", "state_label", "attempts", "due_at", "sent_at", "message", "problem")
+    state_label = choice_column("state", gettext_lazy("state"), STATE_COLOURS)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
+        deliveries: QuerySet[Delivery] = super().get_queryset(request).select_related("message")
+        return deliveries
+
+
+class EventInline(RecordInline):
+    model = DeliveryEvent
+    fields = ("attempt", "step_label", "at", "address", "message", "provider_reference", "detail")
+    opens = False
+    step_label = choice_column("step", gettext_lazy("step"), STEP_COLOURS)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[DeliveryEvent]:
+        events: QuerySet[DeliveryEvent] = super().get_queryset(request).select_related("message")
+        return events
+
+
+class EventRows(ModelAdmin):  # type: ignore[misc]
+    """The events of all deliveries of one notice."""
+
+    list_display = ("at", "channel", "address", "attempt", "step_label", "provider_reference", "detail")
+    list_display_links = None
+    actions = None
+    list_per_page = 25
+    ordering = ("id",)
+    step_label = choice_column("step", gettext_lazy("step"), STEP_COLOURS)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[DeliveryEvent]:
+        events: QuerySet[DeliveryEvent] = super().get_queryset(request)
+        return events.filter(delivery__notice=self.extra_context["object"]).select_related("delivery")
+
+    @column(gettext_lazy("channel"))
+    def channel(self, event: DeliveryEvent) -> str:
+        return event.delivery.channel
+
+
+class EventsOfNotice(BaseDataset):  # type: ignore[misc]
+    model = DeliveryEvent
+    model_admin = EventRows
+
+
+@admin.register(Notice)
+class NoticeAdmin(RecordAdmin):
+    list_display = ("id", "kind", "recipient", "about", "created_at", "is_expanded")
+    list_display_links = ("id", "kind")
+    list_filter = ("kind", "is_expanded")
+    list_select_related = ("recipient",)
+    search_fields = ("about__startswith", "recipient__email__startswith")
+    search_help_text = gettext_lazy("The order's reference, or the recipient's email address")
+    date_hierarchy = "created_at"
+    ordering = ("-id",)
+    inlines = (DeliveryInline,)
+    change_form_datasets = (EventsOfNotice,)
+
+
+@admin.register(Delivery)
+class DeliveryAdmin(RecordAdmin):
+    list_display = (
+        "id",
+        "notice",
+        "channel",
+        "address",
+        "state_label",
+        "attempts",
+        "due_at",
+        "sent_at",
+        "problem",
+    )
+    list_filter = ("state", "channel", "notice__kind")
+    list_select_related = ("notice",)
+    search_fields = ("address__startswith", "notice__about__startswith", "provider_reference__exact")
+    search_help_text = gettext_lazy("The address, the order's reference, or the provider's reference")
+    ordering = ("-id",)
+    inlines = (EventInline,)
+    state_label = choice_column("state", gettext_lazy("state"), STATE_COLOURS)
+
+
+@admin.register(DeliveryEvent)
+class DeliveryEventAdmin(RecordAdmin):
+    list_display = ("at", "delivery", "attempt", "step_label", "provider_reference", "detail")
+    list_filter = ("step",)
+    list_select_related = ("delivery",)
+    search_fields = ("address__startswith", "provider_reference__exact")
+    date_hierarchy = "at"
+    ordering = ("-id",)
+    step_label = choice_column("step", gettext_lazy("step"), STEP_COLOURS)
+
+
+@admin.register(Message)
+class MessageAdmin(RecordAdmin):
+    list_display = ("subject", "language", "sha256")
+    list_filter = ("language",)
+    search_fields = ("subject", "sha256__startswith")
+    ordering = ("-id",)
+    fields = ("subject", "language", "sha256", "text")
+
+    @column(gettext_lazy("text"))
+    def text(self, message: Message) -> SafeString:
+        return format_html('<div class="desk-text">{}</div>', message.body)
+
+
+@admin.register(InboxMessage)
+class InboxMessageAdmin(RecordAdmin):
+    list_display = ("id", "recipient", "message", "created_at", "read_at")
+    list_filter = (("read_at", admin.EmptyFieldListFilter),)
+    list_select_related = ("recipient", "message")
+    search_fields = ("recipient__email__startswith",)
+    date_hierarchy = "created_at"
+    ordering = ("-id",)

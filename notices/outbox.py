@@ -1,0 +1,175 @@
+"""The transactional outbox: a notice commits with its cause, and workers send it afterwards.
+
+Whoever changes something that a customer must hear of calls `tell` in the same transaction. A worker calls
+`drain` until nothing is due; any number of workers may.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TypeAlias
+
+from django.db import transaction
+
+from notices import deliveries
+from notices.channels import CHANNELS
+from notices.channels.protocol import Channel, Outcome, Outgoing, Refused, Unavailable, Uncertain
+from notices.kinds import KINDS, Kind
+from notices.models import Delivery, Message, Notice
+from notices.rendering import Text, keep, render
+
+logger = logging.getLogger(__name__)
+
+# No float: amounts are minor units, times and dates are ISO 8601.
+JSONValue: TypeAlias = "str | int | bool | Sequence[JSONValue] | Mapping[str, JSONValue] | None"
+
+# What the time is: asked again at every step, for a worker may wait minutes for a slow server.
+Clock: TypeAlias = Callable[[], datetime]
+
+# Notices handed to the channels in one transaction.
+CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Something to tell. The templates of `kind` decide which `facts` there must be.
+
+    `about` is the reference of its subject (an order's), `url` the path of the page that shows it. Of two
+    drafts with one `dedupe_key` the first is told.
+    """
+
+    recipient_id: int
+    kind: Kind
+    about: str
+    url: str
+    facts: Mapping[str, JSONValue]
+    dedupe_key: str
+
+
+def tell(drafts: Iterable[Draft], *, now: datetime) -> None:
+    """Write notices into the outbox, in the transaction of what they tell. Nothing is sent here.
+
+    Raises TransactionManagementError outside a transaction.
+    """
+    if not transaction.get_connection().in_atomic_block:
+        raise transaction.TransactionManagementError(
+            "A notice commits with its cause: call tell() in a transaction."
+        )
+    Notice.objects.bulk_create(
+        (
+            Notice(
+                recipient_id=draft.recipient_id,
+                kind=draft.kind.slug,
+                about=draft.about,
+                url=draft.url,
+                facts=dict(draft.facts),
+                dedupe_key=draft.dedupe_key,
+                created_at=now,
+            )
+            for draft in drafts
+        ),
+        ignore_conflicts=True,
+        batch_size=CHUNK,
+    )
+
+
+def drain(*, now: datetime) -> int:
+    """Hand over some of what is due, and return how much was found; 0 says that nothing is.
+
+    A moment within the call, the sending date above all, is `now` plus the time since it began. Raises
+    RuntimeError inside a transaction: what is sent cannot be rolled back.
+    """
+    started = time.monotonic()
+
+    def clock() -> datetime:
+        return now + timedelta(seconds=time.monotonic() - started)
+
+    with transaction.atomic(durable=True):
+        deliveries.recover(now=now)
+    found = expand(now=now)
+    for channel in CHANNELS.values():
+        with transaction.atomic(durable=True):
+            claimed = deliveries.claim(channel=channel.slug, limit=channel.claimed_at_once, now=clock())
+        for delivery in claimed:
+            _deliver(delivery, channel=channel, clock=clock)
+        found += len(claimed)
+    return found
+
+
+def expand(*, now: datetime) -> int:
+    """Make one delivery for each channel and address of the oldest new notices; return how many notices."""
+    with transaction.atomic(durable=True):
+        notices = list(
+            Notice.objects.filter(is_expanded=False)
+            .select_related("recipient")
+            .select_for_update(skip_locked=True, of=("self",))
+            .order_by("id")[:CHUNK]
+        )
+        recipients = list({notice.recipient_id: notice.recipient for notice in notices}.values())
+        addresses = {slug: channel.addresses_of(recipients) for slug, channel in CHANNELS.items()}
+        Delivery.objects.bulk_create(
+            (
+                Delivery(notice=notice, channel=slug, address=address, due_at=now)
+                for notice in notices
+                for slug in KINDS[notice.kind].channels
+                for address in addresses[slug].get(notice.recipient_id, ())
+            ),
+            ignore_conflicts=True,
+            batch_size=CHUNK,
+        )
+        Notice.objects.filter(pk__in=[notice.pk for notice in notices]).update(is_expanded=True)
+    return len(notices)
+
+
+def _deliver(delivery: Delivery, *, channel: Channel, clock: Clock) -> None:
+    try:
+        words = delivery.message or render(delivery.notice)
+    except Exception as mistake:  # whatever is wrong with one template or fact, the others go out
+        logger.exception("Notice %s cannot be written.", delivery.notice_id)
+        with transaction.atomic(durable=True):
+            deliveries.put_off(delivery, reason=f"It cannot be written: {mistake!r}", now=clock())
+        return
+    if channel.is_ours:
+        with transaction.atomic(durable=True):
+            attempt = deliveries.begin(delivery, message=_kept(words), now=clock())
+            if attempt:
+                outcome: Outcome = channel.send(_outgoing(delivery, attempt.message), now=clock())
+                deliveries.record(attempt, outcome, now=clock())
+        return
+    with transaction.atomic(durable=True):
+        attempt = deliveries.begin(delivery, message=_kept(words), now=clock())
+    if attempt:
+        outcome = _hand_over(_outgoing(delivery, attempt.message), channel=channel, clock=clock)
+        with transaction.atomic(durable=True):
+            deliveries.record(attempt, outcome, now=clock())
+
+
+def _hand_over(outgoing: Outgoing, *, channel: Channel, clock: Clock) -> Outcome:
+    try:
+        return channel.send(outgoing, now=clock())
+    except (Unavailable, Refused, Uncertain) as failure:
+        return failure
+    except Exception as surprise:  # raised before or after the wire? Nobody knows, and the others wait
+        logger.exception("Channel %s failed in a way it does not know.", channel.slug)
+        return Uncertain(repr(surprise))
+
+
+def _kept(words: Message | Text) -> Message:
+    return words if isinstance(words, Message) else keep(words)
+
+
+def _outgoing(delivery: Delivery, message: Message) -> Outgoing:
+    notice = delivery.notice
+    return Outgoing(
+        delivery_id=delivery.pk,
+        message_id=message.pk,
+        recipient_id=notice.recipient_id,
+        address=delivery.address,
+        kind=KINDS[notice.kind],
+        language=message.language,
+        subject=message.subject,
+        body=message.body,
+        url=notice.url,
+    )

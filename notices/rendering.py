@@ -1,0 +1,66 @@
+"""Turns the facts of a notice into words: in the recipient's language, at his time of day."""
+
+import hashlib
+import re
+import zoneinfo
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.template import Context, Engine
+from django.utils import timezone, translation
+
+from notices.models import Message, Notice
+
+SUBJECT_LIMIT = 200
+BLANK_LINES = re.compile(r"\n\s*\n")
+
+
+class Unwritable(Exception):
+    """The templates and the facts of a notice do not make a message: a mistake of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A subject of one line and a plain text of paragraphs, in one language."""
+
+    language: str
+    subject: str
+    body: str
+
+    @property
+    def sha256(self) -> str:
+        """What tells this text from every other. The zero bytes keep the parts apart."""
+        return hashlib.sha256(f"{self.language}\0{self.subject}\0{self.body}".encode()).hexdigest()
+
+
+def render(notice: Notice) -> Text:
+    """Write `notice` for its recipient (loaded). Times are in his zone, else in the contract's.
+
+    Raises Unwritable if there is no subject, no text or a subject that is too long; TemplateDoesNotExist,
+    and ValueError for a fact of the wrong kind.
+    """
+    recipient = notice.recipient
+    zone = zoneinfo.ZoneInfo(recipient.time_zone or settings.CONTRACT_TIME_ZONE)
+    with translation.override(recipient.language), timezone.override(zone):
+        subject = " ".join(_part(notice, "subject.txt").split())
+        body = BLANK_LINES.sub("\n\n", _part(notice, "body.txt")).strip()
+    if not subject or not body or len(subject) > SUBJECT_LIMIT:
+        raise Unwritable(
+            f"{notice.kind} in {recipient.language}: subject {subject!r}, {len(body)} characters of text."
+        )
+    return Text(recipient.language, subject, body)
+
+
+def keep(text: Text) -> Message:
+    """The stored message of `text`. The same words are stored once, whoever stores them first."""
+    message, _ = Message.objects.get_or_create(
+        sha256=text.sha256,
+        defaults={"language": text.language, "subject": text.subject, "body": text.body},
+    )
+    return message
+
+
+def _part(notice: Notice, name: str) -> str:
+    template = Engine.get_default().get_template(f"notices/{notice.kind}/{name}")
+    # Plain text: a plan called "A & B" is written so.
+    return template.render(Context(notice.facts, autoescape=False))

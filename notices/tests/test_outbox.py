@@ -1,0 +1,436 @@
+"""The outbox: with its cause or not at all, at least once, recorded once for each channel."""
+
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import pytest
+from django.db import IntegrityError, connection, transaction
+
+from accounts.models import User
+from notices import deliveries, outbox
+from notices.channels import CHANNELS
+from notices.channels.in_site import InSite
+from notices.channels.protocol import Accepted, Outgoing, Refused, Unavailable, Uncertain
+from notices.kinds import KINDS, ORDER_PLACED
+from notices.models import Delivery, DeliveryEvent, DeliveryState, InboxMessage, Message, Notice
+from notices.outbox import Draft, drain, expand, tell
+from notices.tests.samples import NOW, Outside, customer, draft, told
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.clause("VIII")]
+
+LATER = NOW + timedelta(minutes=6)  # after every lease, before no pause
+TOMORROW = NOW + timedelta(days=1)
+
+
+@pytest.fixture
+def outside(monkeypatch: pytest.MonkeyPatch) -> Outside:
+    """The channel "email" ends here."""
+    double = Outside()
+    monkeypatch.setitem(CHANNELS, "email", double)
+    return double
+
+
+def answer_with(monkeypatch: pytest.MonkeyPatch, *answers: Accepted | BaseException) -> Outside:
+    double = Outside(*answers)
+    monkeypatch.setitem(CHANNELS, "email", double)
+    return double
+
+
+def email_delivery() -> Delivery:
+    return Delivery.objects.get(channel="email")
+
+
+def steps(delivery: Delivery) -> list[tuple[int, str]]:
+    return [(event.attempt, event.step) for event in delivery.events.all()]
+
+
+# --- telling -----------------------------------------------------------------------------------------
+
+
+def test_a_notice_goes_with_its_cause_when_that_is_rolled_back() -> None:
+    ada = customer()
+
+    def rename_and_tell() -> None:
+        with transaction.atomic():
+            User.objects.filter(pk=ada.pk).update(name="Ada")
+            tell([draft(ada)], now=NOW)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        rename_and_tell()
+    assert User.objects.get(pk=ada.pk).name == ""
+    assert Notice.objects.count() == 0
+    assert drain(now=NOW) == 0
+
+
+def test_a_notice_cannot_be_told_outside_a_transaction() -> None:
+    ada = customer()
+    with pytest.raises(transaction.TransactionManagementError):
+        tell([draft(ada)], now=NOW)
+
+
+def test_what_has_one_key_is_told_once_and_the_first_words_stand() -> None:
+    ada = customer()
+    first = told(ada)
+    again = Draft(ada.pk, ORDER_PLACED, "VP-XXXX", "/", {"reference": "VP-XXXX"}, first.dedupe_key)
+    with transaction.atomic():
+        tell([again, draft(ada, key="another")], now=LATER)
+    assert list(Notice.objects.order_by("id").values_list("dedupe_key", "kind", "created_at")) == [
+        ("payment-received:1", "payment-received", NOW),
+        ("another", "payment-received", LATER),
+    ]
+
+
+def test_every_kind_names_channels_that_exist() -> None:
+    assert {slug for kind in KINDS.values() for slug in kind.channels} == set(CHANNELS)
+
+
+# --- handing to the channels -------------------------------------------------------------------------
+
+
+def test_expansion_makes_one_delivery_for_each_channel_of_the_kind() -> None:
+    ada = customer()
+    told(ada)
+    told(ada, kind=ORDER_PLACED, key="order-placed:1")
+    assert expand(now=NOW) == 2
+    assert list(
+        Delivery.objects.order_by("id").values_list("notice__kind", "channel", "address", "state")
+    ) == [
+        ("payment-received", "in-site", str(ada.pk), "queued"),
+        ("payment-received", "email", "ada@example.com", "queued"),
+        ("order-placed", "in-site", str(ada.pk), "queued"),
+    ]
+
+
+def test_expansion_twice_makes_no_second_delivery() -> None:
+    notice = told(customer())
+    assert expand(now=NOW) == 1
+    assert expand(now=NOW) == 0
+    Notice.objects.filter(pk=notice.pk).update(is_expanded=False)  # as if the mark had been lost
+    assert expand(now=NOW) == 1
+    assert Delivery.objects.count() == 2
+
+
+# --- sending -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.clause("3.3")
+def test_a_notice_reaches_the_inbox_and_the_mailbox_with_evidence_of_both(outside: Outside) -> None:
+    ada = customer()
+    told(ada)
+    assert drain(now=NOW) == 3  # one notice, two deliveries
+    assert drain(now=NOW) == 0
+
+    inbox_message = InboxMessage.objects.get()
+    assert inbox_message.recipient_id == ada.pk
+    assert inbox_message.url == "/orders/VP-7K2M/"
+    assert inbox_message.read_at is None
+    (mail,) = outside.taken
+    assert (mail.address, mail.subject) == ("ada@example.com", "Payment received for order VP-7K2M")
+    assert Message.objects.count() == 1  # the same words, kept once
+
+    for delivery in Delivery.objects.all():
+        assert delivery.state == DeliveryState.SENT
+        assert delivery.attempts == 1
+        assert delivery.lease_until is None
+        begun, accepted = delivery.events.all()
+        assert (begun.step, accepted.step) == ("begun", "accepted")
+        assert begun.address == accepted.address == delivery.address
+        assert begun.message == accepted.message == delivery.message == inbox_message.message
+        assert NOW <= begun.at <= accepted.at == delivery.sent_at
+    assert email_delivery().provider_reference == "ref-1"
+    assert email_delivery().events.last().provider_reference == "ref-1"  # type: ignore[union-attr]
+
+
+def test_begun_is_committed_before_the_wire_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[bool, list[tuple[int, str]]]] = []
+
+    class Looking(Outside):
+        def send(self, outgoing: Outgoing, *, now: datetime) -> Accepted:
+            seen.append((connection.in_atomic_block, steps(Delivery.objects.get(pk=outgoing.delivery_id))))
+            return Accepted()
+
+    monkeypatch.setitem(CHANNELS, "email", Looking())
+    told(customer())
+    drain(now=NOW)
+    assert seen == [(False, [(1, "begun")])]
+
+
+def test_what_was_surely_not_taken_is_sent_again_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    outside = answer_with(monkeypatch, Unavailable("451 busy"))
+    told(customer())
+    drain(now=NOW)
+    delivery = email_delivery()
+    assert (delivery.state, delivery.problem) == (DeliveryState.QUEUED, "451 busy")
+    assert delivery.due_at > NOW + deliveries.FIRST_PAUSE / 2
+    assert drain(now=NOW) == 0
+
+    drain(now=LATER)
+    delivery = email_delivery()
+    assert (delivery.state, delivery.problem, delivery.attempts) == (DeliveryState.SENT, "", 2)
+    assert steps(delivery) == [(1, "begun"), (1, "failed"), (2, "begun"), (2, "accepted")]
+    assert [outgoing.message_id for outgoing in outside.taken] == [delivery.message_id] * 2
+    assert {outgoing.reference for outgoing in outside.taken} == {f"delivery-{delivery.pk}"}
+
+
+def test_a_second_attempt_sends_the_words_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    outside = answer_with(monkeypatch, Unavailable("451 busy"))
+    ada = customer()
+    told(ada)
+    drain(now=NOW)
+    User.objects.filter(pk=ada.pk).update(time_zone="America/New_York")
+    drain(now=LATER)
+    first, second = outside.taken
+    assert first.body == second.body
+    assert "(HKT)" in second.body
+
+
+def test_what_is_refused_for_good_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    outside = answer_with(monkeypatch, Refused("550 no such mailbox"))
+    told(customer())
+    drain(now=NOW)
+    drain(now=TOMORROW)
+    delivery = email_delivery()
+    assert (delivery.state, delivery.problem) == (DeliveryState.DEAD, "550 no such mailbox")
+    assert steps(delivery) == [(1, "begun"), (1, "refused")]
+    assert len(outside.taken) == 1
+    assert InboxMessage.objects.count() == 1  # the other channel is not touched by it
+
+
+@pytest.mark.parametrize("ending", [Uncertain("no answer"), RuntimeError("what is this?")])
+def test_what_nobody_knows_the_end_of_is_kept_for_a_person(
+    monkeypatch: pytest.MonkeyPatch, ending: Exception
+) -> None:
+    outside = answer_with(monkeypatch, ending)
+    told(customer())
+    drain(now=NOW)
+    drain(now=TOMORROW)
+    delivery = email_delivery()
+    assert delivery.state == DeliveryState.UNCERTAIN
+    assert (delivery.sent_at, delivery.lease_until) == (None, None)
+    assert steps(delivery) == [(1, "begun"), (1, "unknown")]
+    assert len(outside.taken) == 1
+
+
+def test_one_failure_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer_with(monkeypatch, RuntimeError("what is this?"))
+    for number in range(3):
+        told(customer(f"{number}@example.com"), key=f"key-{number}")
+    drain(now=NOW)
+    states = Delivery.objects.filter(channel="email").order_by("id").values_list("state", flat=True)
+    assert list(states) == ["uncertain", "sent", "sent"]
+
+
+def test_trying_ends_after_so_many_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    outside = answer_with(monkeypatch, *(Unavailable("451 busy") for _ in range(deliveries.MOST_ATTEMPTS)))
+    told(customer())
+    for day in range(deliveries.MOST_ATTEMPTS + 2):
+        drain(now=NOW + timedelta(days=day))
+    delivery = email_delivery()
+    assert (delivery.state, delivery.attempts) == (DeliveryState.DEAD, deliveries.MOST_ATTEMPTS)
+    assert len(outside.taken) == deliveries.MOST_ATTEMPTS
+
+
+def test_pauses_double_up_to_the_longest() -> None:
+    for failures, whole in ((1, 15), (2, 30), (3, 60), (8, 1920), (9, 3600), (40, 3600)):
+        for _ in range(20):
+            pause = deliveries.pause_after(failures).total_seconds()
+            assert whole / 2 <= pause <= whole
+
+
+def test_a_notice_that_cannot_be_written_waits_and_holds_up_nobody(outside: Outside) -> None:
+    ada = customer()
+    with transaction.atomic():
+        broken = Draft(ada.pk, KINDS["payment-received"], "VP-1", "/", {"reference": "VP-1"}, "broken")
+        tell([broken, draft(ada)], now=NOW)
+    drain(now=NOW)
+    assert [outgoing.subject for outgoing in outside.taken] == ["Payment received for order VP-7K2M"]
+    for delivery in Delivery.objects.filter(notice__dedupe_key="broken"):
+        assert (delivery.state, delivery.attempts) == (DeliveryState.QUEUED, 1)
+        assert delivery.problem.startswith("It cannot be written: ")
+        assert delivery.message is None
+        assert steps(delivery) == []
+
+
+# --- dying in the middle -----------------------------------------------------------------------------
+
+
+def test_a_worker_that_dies_before_the_wire_delays_a_delivery_and_no_more(outside: Outside) -> None:
+    told(customer())
+    expand(now=NOW)
+    with transaction.atomic():
+        assert len(deliveries.claim(channel="email", limit=10, now=NOW)) == 1
+    # Here it dies. While its lease runs, nobody touches what it holds.
+    drain(now=NOW + deliveries.LEASE - timedelta(seconds=1))
+    assert outside.taken == []
+    drain(now=LATER)
+    drain(now=TOMORROW)
+    assert len(outside.taken) == 1
+    assert steps(email_delivery()) == [(1, "begun"), (1, "accepted")]
+
+
+def test_a_worker_that_dies_after_the_wire_leaves_an_uncertain_delivery_that_is_not_sent_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outside = answer_with(monkeypatch, SystemExit())
+    told(customer())
+    with pytest.raises(SystemExit):
+        drain(now=NOW)
+    assert len(outside.taken) == 1
+    assert email_delivery().state == DeliveryState.SENDING
+
+    drain(now=LATER)
+    drain(now=TOMORROW)
+    delivery = email_delivery()
+    assert (delivery.state, delivery.sent_at) == (DeliveryState.UNCERTAIN, None)
+    assert steps(delivery) == [(1, "begun"), (1, "unknown")]
+    assert delivery.events.get(step="unknown").message == delivery.message
+    assert len(outside.taken) == 1
+
+
+def test_a_worker_that_dies_writing_the_inbox_leaves_nothing_and_the_next_writes_once(
+    monkeypatch: pytest.MonkeyPatch, outside: Outside
+) -> None:
+    class Dying(InSite):
+        def send(self, outgoing: Outgoing, *, now: datetime) -> Accepted:
+            super().send(outgoing, now=now)
+            raise SystemExit
+
+    told(customer())
+    with monkeypatch.context() as dying:
+        dying.setitem(CHANNELS, "in-site", Dying())
+        with pytest.raises(SystemExit):
+            drain(now=NOW)
+    assert InboxMessage.objects.count() == 0
+    assert DeliveryEvent.objects.count() == 0
+    drain(now=LATER)
+    drain(now=TOMORROW)
+    assert InboxMessage.objects.count() == 1
+    assert steps(Delivery.objects.get(channel="in-site")) == [(1, "begun"), (1, "accepted")]
+
+
+def test_an_answer_that_comes_after_the_silence_was_given_up_on_still_counts(outside: Outside) -> None:
+    told(customer())
+    expand(now=NOW)
+    with transaction.atomic():
+        (delivery,) = deliveries.claim(channel="email", limit=1, now=NOW)
+        message = Message.objects.create(sha256="0" * 64, language="en", subject="s", body="b")
+        attempt = deliveries.begin(delivery, message=message, now=NOW)
+        assert attempt
+        deliveries.recover(now=LATER)
+    assert email_delivery().state == DeliveryState.UNCERTAIN
+    with transaction.atomic():
+        deliveries.record(attempt, Accepted("late"), now=LATER)
+    delivery = email_delivery()
+    assert (delivery.state, delivery.sent_at, delivery.provider_reference) == ("sent", LATER, "late")
+    assert steps(delivery) == [(1, "begun"), (1, "unknown"), (1, "accepted")]
+
+
+# --- several workers ---------------------------------------------------------------------------------
+
+
+def test_of_two_workers_that_hold_the_same_delivery_one_begins_it() -> None:
+    told(customer())
+    expand(now=NOW)
+    with transaction.atomic():
+        (mine,) = deliveries.claim(channel="email", limit=1, now=NOW)
+        deliveries.recover(now=LATER)  # the lease ran out, and another takes it
+        (theirs,) = deliveries.claim(channel="email", limit=1, now=LATER)
+        message = Message.objects.create(sha256="0" * 64, language="en", subject="s", body="b")
+        assert deliveries.begin(theirs, message=message, now=LATER)
+        assert deliveries.begin(mine, message=message, now=LATER) is None
+    assert steps(email_delivery()) == [(1, "begun")]
+
+
+class Crowd(Outside):
+    """Taken by several threads at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+
+    def send(self, outgoing: Outgoing, *, now: datetime) -> Accepted:
+        with self._lock:
+            self.taken.append(outgoing)
+        return Accepted()
+
+
+def at_once(work: Callable[[], None], *, threads: int = 4) -> list[Exception]:
+    """Run `work` in so many threads that start together; return what they raised."""
+    start = threading.Barrier(threads)
+    raised: list[Exception] = []
+
+    def run() -> None:
+        try:
+            start.wait()
+            work()
+        except Exception as failure:  # noqa: BLE001 (the test looks at it)
+            raised.append(failure)
+        finally:
+            connection.close()
+
+    crowd = [threading.Thread(target=run) for _ in range(threads)]
+    for thread in crowd:
+        thread.start()
+    for thread in crowd:
+        thread.join()
+    return raised
+
+
+def tell_300_customers() -> None:
+    crowd = User.objects.bulk_create(User(email=f"{number}@example.com") for number in range(300))
+    with transaction.atomic():
+        tell((draft(user, key=f"key-{user.pk}") for user in crowd), now=NOW)
+
+
+@pytest.mark.postgres
+def test_four_workers_send_300_notices_exactly_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    crowd = Crowd()
+    monkeypatch.setitem(CHANNELS, "email", crowd)
+    tell_300_customers()
+
+    def work() -> None:
+        while drain(now=NOW + timedelta(seconds=1)):
+            pass
+
+    assert at_once(work) == []
+    drain(now=NOW + timedelta(seconds=1))  # what one had claimed when another found nothing
+    assert len(crowd.taken) == 300
+    assert {outgoing.address for outgoing in crowd.taken} == {
+        f"{number}@example.com" for number in range(300)
+    }
+    assert InboxMessage.objects.count() == 300
+    assert Delivery.objects.filter(state=DeliveryState.SENT, attempts=1).count() == 600
+    assert DeliveryEvent.objects.filter(step="begun").count() == 600
+    assert DeliveryEvent.objects.filter(step="accepted").count() == 600
+
+
+@pytest.mark.postgres
+def test_without_the_guards_the_same_workers_send_some_of_them_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    crowd = Crowd()
+    tell_300_customers()
+    expand(now=NOW)
+    monkeypatch.setattr(outbox, "CHANNELS", {"email": crowd})
+    everybody_has_looked = threading.Barrier(4)
+
+    def claim(*, channel: str, limit: int, now: datetime) -> list[Delivery]:
+        queued = Delivery.objects.filter(channel=channel, state=DeliveryState.QUEUED, due_at__lte=now)
+        found = list(queued.select_related("notice__recipient", "message").order_by("due_at", "id")[:limit])
+        everybody_has_looked.wait()
+        Delivery.objects.filter(pk__in=[delivery.pk for delivery in found]).update(state=DeliveryState.LEASED)
+        return found
+
+    def begin(delivery: Delivery, *, message: Message, now: datetime) -> deliveries.Attempt:
+        return deliveries.Attempt(delivery.pk, 1, delivery.address, message)
+
+    monkeypatch.setattr(deliveries, "claim", claim)
+    monkeypatch.setattr(deliveries, "begin", begin)
+
+    def work() -> None:
+        drain(now=NOW + timedelta(seconds=1))
+
+    failures = at_once(work)
+    # Four workers sent the same first one. Only the unique evidence tells, too late, three of them so.
+    assert len(crowd.taken) > len({outgoing.delivery_id for outgoing in crowd.taken})
+    assert {type(failure) for failure in failures} == {IntegrityError}

@@ -1,0 +1,163 @@
+"""Every notice in every language: right words, right day, right hour, nothing left out."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+
+import pytest
+from django.conf import settings as django_settings
+from django.utils import translation
+from pytest_django import Settings
+
+from accounts.models import User
+from notices.kinds import ESTIMATE_CHANGED, ESTIMATE_MADE, KINDS, ORDER_EXPIRED, PAYMENT_RECEIVED, Kind
+from notices.models import Message, Notice
+from notices.outbox import JSONValue
+from notices.rendering import Text, Unwritable, keep, render
+from notices.templatetags.notice_format import day, moment, money
+from notices.tests.samples import FACTS, NO_WINDOW, SAMPLES, WINDOW
+
+LANGUAGES = [code for code, _ in django_settings.LANGUAGES]
+
+
+def written(kind: Kind, facts: Mapping[str, JSONValue], *, language: str = "en", time_zone: str = "") -> Text:
+    return render(Notice(recipient=User(language=language, time_zone=time_zone), kind=kind.slug, facts=facts))
+
+
+@pytest.fixture
+def strict_templates(settings: Settings) -> None:
+    """A variable that is not there is written as such instead of as nothing."""
+    templates = deepcopy(settings.TEMPLATES)
+    templates[0]["OPTIONS"]["string_if_invalid"] = "MISSING(%s)"
+    settings.TEMPLATES = templates
+
+
+def test_there_are_facts_for_every_kind() -> None:
+    assert set(FACTS) == set(KINDS)
+
+
+@pytest.mark.clause("3.3")
+@pytest.mark.usefixtures("strict_templates")
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(("kind", "facts"), SAMPLES)
+def test_every_kind_is_written_in_every_language(
+    kind: Kind, facts: Mapping[str, JSONValue], language: str
+) -> None:
+    text = written(kind, facts, language=language)
+    assert text.language == language
+    assert "\n" not in text.subject
+    for part in (text.subject, text.body):
+        assert "VP-7K2M" in part
+        for left_over in ("MISSING", "{", "}", "%(", "None", "&amp;", "  "):
+            assert left_over not in part
+    assert "\n\n\n" not in text.body
+    if "plan" in facts:
+        assert "Pro & Max" in text.body
+
+
+@pytest.mark.usefixtures("strict_templates")
+def test_a_missing_fact_is_noticed_by_these_tests() -> None:
+    assert written(ORDER_EXPIRED, {}).subject == "Order MISSING(reference) has expired"
+
+
+def test_a_payment_is_told_with_its_moment_in_the_customers_zone() -> None:
+    facts = FACTS["payment-received"][0]
+    assert (
+        "It succeeded on Nov. 23, 2026, 5:21 a.m. (CET)."
+        in written(PAYMENT_RECEIVED, facts, time_zone="Europe/Berlin").body
+    )
+    # Who has not chosen a zone reads the contract's.
+    assert "It succeeded on Nov. 23, 2026, 12:21 p.m. (HKT)." in written(PAYMENT_RECEIVED, facts).body
+    assert "Your payment of $149.70 for order VP-7K2M has arrived." in written(PAYMENT_RECEIVED, facts).body
+
+
+@pytest.mark.clause("3.3")
+def test_an_estimate_says_the_window_what_it_rests_on_and_when_the_next_one_comes() -> None:
+    text = written(ESTIMATE_MADE, WINDOW)
+    assert text.subject == "Order VP-7K2M: cloud phones expected by Dec. 3, 2026"
+    assert text.body == (
+        "You are waiting for 3 cloud phones Pro & Max in order VP-7K2M.\n\n"
+        "We expect to allocate and activate all of them between Dec. 1, 2026 and Dec. 20, 2026. "
+        "Dec. 3, 2026 is as likely to be too early as too late; Dec. 20, 2026 should hold in nine cases out of ten.\n\n"
+        "1 phone is owed to customers who paid before you. The estimate is based on the supply batches that have "
+        "been announced, and on how punctual earlier ones were.\n\n"
+        "This is an estimate and may change. You hear from us as soon as it does, and by Nov. 30, 2026 in any case. "
+        "Dates are Hong Kong dates."
+    )
+
+
+@pytest.mark.clause("3.3")
+def test_where_no_date_is_known_the_notice_says_so_and_names_the_next_update() -> None:
+    text = written(ESTIMATE_MADE, NO_WINDOW)
+    assert text.subject == "Order VP-7K2M: no date is known yet"
+    assert "We do not know yet when that will be" in text.body
+    assert "by Nov. 30, 2026 in any case" in text.body
+    assert "Nobody is ahead of you in the queue." in text.body
+
+
+@pytest.mark.clause("3.3")
+@pytest.mark.parametrize(
+    ("previous", "likely", "said"),
+    [
+        ("2026-11-28", "2026-12-03", "It is later than we told you, and we are sorry. Until now we expected"),
+        ("2026-12-09", "2026-12-03", "It is earlier than we told you. Until now we expected"),
+        ("2026-12-03", "2026-12-03", "Until now we expected to be done by Dec. 3, 2026"),
+        (None, "2026-12-03", "Until now we could not name a date."),
+        ("2026-11-28", None, "We had told you Nov. 28, 2026. What that date rested on no longer holds"),
+    ],
+)
+def test_a_changed_estimate_says_how_it_changed(previous: str | None, likely: str | None, said: str) -> None:
+    facts = (WINDOW if likely else NO_WINDOW) | {"previous_likely": previous, "previous_latest": previous}
+    text = written(ESTIMATE_CHANGED, facts)
+    assert said in text.body
+    assert "The reason is a change in the supply that has been announced." in text.body
+
+
+def test_a_fact_of_the_wrong_kind_is_no_notice() -> None:
+    with pytest.raises(ValueError, match="isoformat"):
+        written(ESTIMATE_MADE, WINDOW | {"likely": "soon"})
+
+
+def test_a_subject_that_is_too_long_is_no_notice() -> None:
+    with pytest.raises(Unwritable):
+        written(ORDER_EXPIRED, {"reference": "V" * 200})
+
+
+@pytest.mark.django_db
+def test_the_same_words_are_kept_once() -> None:
+    text = Text("en", "Subject", "Body")
+    assert keep(text) == keep(Text("en", "Subject", "Body"))
+    assert keep(Text("zh-hans", "Subject", "Body")) != keep(text)
+    assert Message.objects.count() == 2
+
+
+@pytest.mark.parametrize(
+    ("minor", "currency", "language", "expected"),
+    [
+        (4990, "USD", "en", "$49.90"),
+        (4990, "USD", "zh-hans", "US$49.90"),
+        (4990, "JPY", "en", "¥4,990"),
+        (4990, "CNY", "zh-hans", "¥49.90"),
+        (4990, "HKD", "en", "HK$49.90"),
+    ],
+)
+def test_money_is_written_with_the_digits_its_currency_has(
+    minor: int, currency: str, language: str, expected: str
+) -> None:
+    with translation.override(language):
+        assert money({"minor": minor, "currency": currency}) == expected
+
+
+def test_days_and_moments_are_written_in_the_language() -> None:
+    with translation.override("zh-hans"):
+        assert day("2026-12-03") == "2026年12月3日"
+        assert moment("2026-12-03T04:05:00+00:00") == "2026年12月3日 04:05 (UTC)"
+
+
+def test_a_moment_without_an_offset_is_refused() -> None:
+    with pytest.raises(ValueError, match="naive"):
+        moment("2026-12-03T04:05:00")
+
+
+def test_a_zone_without_a_name_is_written_as_its_distance() -> None:
+    facts = FACTS["payment-received"][0]
+    assert "1:21 a.m. (UTC-03)" in written(PAYMENT_RECEIVED, facts, time_zone="America/Sao_Paulo").body

@@ -1,0 +1,135 @@
+"""Money: attempts, webhooks, the ledger, and what did not fit and waits for a person."""
+
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from evidence.admin import RecordAdmin, button, choice_column, column, posted, staff_id
+from inventory.admin import localised
+from orders.admin.forms import ResolveForm
+from orders.admin.orders import ATTEMPT_COLOURS, LedgerInline
+from orders.models import EntryKind, LedgerEntry, PaymentAttempt, ReviewItem, WebhookEvent
+from orders.reviews import AlreadyResolved, resolve_review_item
+
+
+@admin.register(PaymentAttempt)
+class PaymentAttemptAdmin(RecordAdmin):
+    list_display = (
+        "reference",
+        "order",
+        "method",
+        "gateway",
+        "amount_paid",
+        "state_label",
+        "created_at",
+        "problem",
+    )
+    list_filter = ("state", "method", "gateway", "currency")
+    list_select_related = ("order",)
+    search_fields = ("reference__startswith", "provider_id__exact")
+    search_help_text = gettext_lazy("Our reference, or the gateway's id")
+    date_hierarchy = "created_at"
+    ordering = ("-id",)
+    inlines = (LedgerInline,)
+    state_label = choice_column("state", gettext_lazy("state"), ATTEMPT_COLOURS)
+
+    @column(gettext_lazy("amount"), ordering="amount_minor")
+    def amount_paid(self, attempt: PaymentAttempt) -> str:
+        return localised(attempt.amount)
+
+
+@admin.register(WebhookEvent)
+class WebhookEventAdmin(RecordAdmin):
+    list_display = ("dedupe_key", "gateway", "attempt_reference", "received_at", "processed_at")
+    list_filter = ("gateway", ("processed_at", admin.EmptyFieldListFilter))
+    search_fields = ("dedupe_key__startswith", "attempt_reference__startswith")
+    date_hierarchy = "received_at"
+    ordering = ("-id",)
+    fields = (
+        "gateway",
+        "dedupe_key",
+        "attempt_reference",
+        "received_at",
+        "processed_at",
+        "headers",
+        "body_text",
+    )
+
+    @column(gettext_lazy("body"))
+    def body_text(self, event: WebhookEvent) -> SafeString:
+        text = bytes(event.body).decode("utf-8", errors="replace")
+        return format_html('<pre class="desk-text">{}</pre>', text)
+
+
+@admin.register(LedgerEntry)
+class LedgerEntryAdmin(RecordAdmin):
+    list_display = (
+        "transaction_id",
+        "kind_label",
+        "amount",
+        "order",
+        "gateway",
+        "occurred_at",
+        "recorded_at",
+    )
+    list_filter = ("kind", "gateway", "currency")
+    list_select_related = ("order",)
+    search_fields = ("transaction_id__exact", "order__reference__startswith")
+    search_help_text = gettext_lazy("The gateway's transaction, or the order's reference")
+    date_hierarchy = "occurred_at"
+    ordering = ("-occurred_at", "-id")
+    kind_label = choice_column(
+        "kind",
+        gettext_lazy("kind"),
+        {EntryKind.CAPTURE: "success", EntryKind.REFUND: "warning", EntryKind.CHARGEBACK: "danger"},
+    )
+
+    @column(gettext_lazy("amount"), ordering="minor")
+    def amount(self, entry: LedgerEntry) -> str:
+        return localised(entry.money)
+
+
+@admin.register(ReviewItem)
+class ReviewItemAdmin(RecordAdmin):
+    list_display = ("kind", "order", "detail", "opened_at", "resolved_at", "resolved_by")
+    list_filter = (("resolved_at", admin.EmptyFieldListFilter), "kind")
+    list_select_related = ("order", "resolved_by")
+    search_fields = ("order__reference__startswith", "detail")
+    date_hierarchy = "opened_at"
+    ordering = ("-id",)
+    actions_detail = ("resolve",)
+
+    def offers(self, record: ReviewItem, button: str) -> bool:
+        return record.resolved_at is None
+
+    @button(gettext_lazy("Resolve"), icon="task_alt")
+    def resolve(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        item: ReviewItem = self.record(request, object_id)
+        form = ResolveForm(posted(request))
+        if form.is_valid():
+            try:
+                resolve_review_item(
+                    item_id=item.pk,
+                    resolution=form.cleaned_data["resolution"],
+                    resolved_by_id=staff_id(request),
+                    now=timezone.now(),
+                )
+            except AlreadyResolved as resolved:
+                form.add_error(None, str(resolved))
+            else:
+                self.log_change(request, item, _("Resolved."))
+                messages.success(request, _("The item is resolved."))
+                return redirect(self.page_of(item))
+        return self.ask(
+            request,
+            title=_("Resolve: %(kind)s") % {"kind": item.get_kind_display()},
+            intro=item.detail,
+            form=form,
+            button=_("Resolve"),
+            record=item,
+        )

@@ -1,0 +1,151 @@
+"""Refunds: one member of staff asks (on the order's page), another decides here."""
+
+from collections.abc import Callable
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.forms import Form
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from evidence.admin import RecordAdmin, RecordInline, button, choice_column, column, posted, staff_id
+from inventory.admin import localised
+from orders.admin.orders import REFUND_COLOURS
+from orders.models import Refund, RefundLine, RefundState
+from orders.refunds import RefundRefused, approve_refund, reject_refund
+
+
+class RefundLineInline(RecordInline):
+    model = RefundLine
+    fields = ("plan", "units")
+    ordering = ("id",)
+    opens = False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[RefundLine]:
+        lines: QuerySet[RefundLine] = super().get_queryset(request).select_related("line__plan")
+        return lines
+
+    @column(gettext_lazy("plan"))
+    def plan(self, taken: RefundLine) -> str:
+        return str(taken.line.plan)
+
+
+@admin.register(Refund)
+class RefundAdmin(RecordAdmin):
+    list_display = (
+        "reference",
+        "order",
+        "ground",
+        "amount_back",
+        "state_label",
+        "requested_by",
+        "requested_at",
+        "decided_by",
+    )
+    list_filter = ("state", "ground")
+    list_select_related = ("order", "requested_by", "decided_by")
+    search_fields = ("reference__startswith", "order__customer__email__startswith")
+    date_hierarchy = "requested_at"
+    ordering = ("-id",)
+    inlines = (RefundLineInline,)
+    actions_detail = ("approve", "reject")
+    state_label = choice_column("state", gettext_lazy("state"), REFUND_COLOURS)
+    fields = (
+        "reference",
+        "order",
+        "attempt",
+        "ground",
+        "explanation",
+        "amount_back",
+        "state_label",
+        "requested_by",
+        "requested_at",
+        "decided_by",
+        "decided_at",
+        "paid_at",
+        "problem",
+    )
+
+    def offers(self, record: Refund, button: str) -> bool:
+        return record.state == RefundState.REQUESTED
+
+    @column(gettext_lazy("amount"), ordering="minor")
+    def amount_back(self, refund: Refund) -> str:
+        return localised(refund.amount)
+
+    @button(gettext_lazy("Approve"), icon="check")
+    def approve(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        refund: Refund = self.record(request, object_id)
+        return self._decide(
+            request,
+            refund,
+            title=_("Approve refund %(refund)s?") % {"refund": refund},
+            done=_("Refund %(refund)s is approved: its units have left the queue, the money is on its way.")
+            % {"refund": refund},
+            verb=lambda: approve_refund(
+                refund_id=refund.pk, approved_by_id=staff_id(request), now=timezone.now()
+            ),
+        )
+
+    @button(gettext_lazy("Reject"), icon="close", is_danger=True)
+    def reject(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        refund: Refund = self.record(request, object_id)
+        return self._decide(
+            request,
+            refund,
+            title=_("Reject refund %(refund)s?") % {"refund": refund},
+            done=_("Refund %(refund)s is rejected: its units stay in the queue.") % {"refund": refund},
+            verb=lambda: reject_refund(
+                refund_id=refund.pk, rejected_by_id=staff_id(request), now=timezone.now()
+            ),
+        )
+
+    def _decide(
+        self, request: HttpRequest, refund: Refund, *, title: str, done: str, verb: Callable[[], Refund]
+    ) -> HttpResponse:
+        form = Form(posted(request))
+        if form.is_valid():
+            try:
+                verb()
+            except RefundRefused as refused:
+                form.add_error(None, str(refused))
+            else:
+                self.log_change(request, refund, done)
+                messages.success(request, done)
+                return redirect(self.page_of(refund))
+        units = sum(taken.units for taken in refund.lines.all())
+        return self.ask(
+            request,
+            title=title,
+            intro=ngettext(
+                "%(amount)s for %(units)d unit of order %(order)s.\nGround: %(ground)s.\n%(explanation)s",
+                "%(amount)s for %(units)d units of order %(order)s.\nGround: %(ground)s.\n%(explanation)s",
+                units,
+            )
+            % {
+                "amount": localised(refund.amount),
+                "units": units,
+                "order": refund.order,
+                "ground": refund.get_ground_display(),
+                "explanation": refund.explanation,
+            },
+            form=form,
+            button=_("Confirm"),
+            record=refund,
+        )
+
+
+@admin.register(RefundLine)
+class RefundLineAdmin(RecordAdmin):
+    list_display = ("refund", "line", "plan", "units")
+    list_filter = ("line__plan", "refund__state")
+    list_select_related = ("refund", "line__plan")
+    search_fields = ("refund__reference__startswith",)
+    ordering = ("-id",)
+
+    @column(gettext_lazy("plan"))
+    def plan(self, taken: RefundLine) -> str:
+        return str(taken.line.plan)

@@ -1,0 +1,73 @@
+"""Run the provider behind the sandbox gateway."""
+
+import signal
+import sqlite3
+import threading
+from argparse import ArgumentParser
+from types import FrameType
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from orders.gateways.emulators.sandbox import Sandbox
+from orders.gateways.emulators.server import Listening, is_loopback
+from orders.gateways.sandbox import SandboxGateway
+
+
+class Command(BaseCommand):
+    help = (
+        "Run the payment provider of the sandbox gateway: payments without money, for the demo and for tests."
+    )
+    # It shares nothing with the shop but the settings.
+    requires_system_checks: tuple[str, ...] = ()
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+        parser.add_argument("--port", type=int, default=8001, help="port to listen on (default: %(default)s)")
+        parser.add_argument(
+            "--books",
+            default=str(settings.VAR_DIR / "sandbox-gateway.sqlite3"),
+            help="file that keeps the payments, or :memory: (default: %(default)s)",
+        )
+        parser.add_argument(
+            "--any-host",
+            action="store_true",
+            help="allow a host that other machines can reach, as in a container",
+        )
+
+    def handle(
+        self, *_args: object, host: str, port: int, books: str, any_host: bool, **_options: object
+    ) -> None:
+        if not (is_loopback(host) or any_host):
+            raise CommandError(
+                f"{host} can be reached from other machines. If that is wanted, say --any-host."
+            )
+        if missing := SandboxGateway().missing():
+            raise CommandError(f"These settings are missing or of no use: {', '.join(missing)}.")
+        try:
+            emulator = Sandbox(
+                key=settings.SANDBOX_GATEWAY_KEY, secret=settings.SANDBOX_WEBHOOK_SECRET, books=books
+            )
+        except ValueError as error:
+            raise CommandError(f"SANDBOX_WEBHOOK_SECRET: {error}") from None
+        except sqlite3.Error as error:
+            raise CommandError(f"Cannot keep books in {books}: {error}.") from None
+        try:
+            listening = Listening(emulator, host=host, port=port, public_url=settings.SANDBOX_GATEWAY_URL)
+        except (OSError, OverflowError) as error:
+            raise CommandError(f"Cannot listen on {host}, port {port}: {error}.") from None
+
+        stopping = threading.Event()
+
+        def stop(_signal: int, _frame: FrameType | None) -> None:
+            stopping.set()
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+        with listening:
+            self.stdout.write(
+                f"The sandbox gateway listens on {listening.url} and keeps its books in {books}."
+            )
+            self.stdout.flush()
+            stopping.wait()
+        self.stdout.write("The sandbox gateway has stopped.")

@@ -1,0 +1,124 @@
+"""Writing money, times and windows for a reader."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Protocol
+from zoneinfo import ZoneInfo
+
+from django import forms, template
+from django.conf import settings
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.translation import get_language, ngettext, to_locale
+from django.utils.translation import gettext as _
+
+from inventory.models import Region
+from inventory.money import Money
+from orders.gateways import METHODS
+
+register = template.Library()
+
+# A shorter axis would make a day look like a promise to the hour.
+SHORTEST_AXIS = timedelta(days=14)
+
+
+class Dated(Protocol):
+    """A quote or an estimate that is known."""
+
+    earliest: date
+    likely: date
+    latest: date
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """Where a window lies on an axis that begins today, in per cent of its length."""
+
+    begins: str
+    length: str
+    likely: str
+
+
+@register.filter
+def money(amount: Money | None) -> str:
+    """As a reader of the active language writes it; nothing for no amount."""
+    return amount.localised(to_locale(get_language() or settings.LANGUAGE_CODE)) if amount else ""
+
+
+@register.filter
+def days(number: int) -> str:
+    """A service period: "30 days"."""
+    return ngettext("%(number)d day", "%(number)d days", number) % {"number": number}
+
+
+@register.filter
+def deadline(moment: datetime) -> str:
+    """The time in the reader's zone, with its date unless that is today."""
+    local = timezone.localtime(moment)
+    clock = date_format(local, "TIME_FORMAT")
+    if local.date() == timezone.localdate():
+        return clock
+    return _("%(time)s on %(date)s") % {"time": clock, "date": date_format(local, "DATE_FORMAT")}
+
+
+@register.filter
+def days_left(ends_at: datetime, now: datetime) -> int:
+    """Begun days until `ends_at`, never below 0."""
+    return max(0, -((now - ends_at) // timedelta(days=1)))
+
+
+@register.filter
+def method_label(slug: str) -> str:
+    """The name of a way to pay, also of one that is not offered any more."""
+    return next((str(method.label) for method in METHODS if method.slug == slug), slug)
+
+
+@register.filter
+def region_name(code: str) -> str:
+    return str(Region(code).label) if code in Region.values else code
+
+
+@register.filter
+def is_past(day: date) -> bool:
+    """Whether a contract date is over."""
+    return day < _contract_today()
+
+
+@register.inclusion_tag("orders/window.html")
+def window_bar(window: Dated) -> dict[str, object]:
+    """A window with its three dates, and its place between today and the last of them."""
+    today = _contract_today()
+    axis = max(window.latest - today, SHORTEST_AXIS)
+
+    def place(day: date) -> float:
+        return max(0.0, (day - today) / axis)
+
+    begins, ends = place(window.earliest) * 100, place(window.latest) * 100
+    bar = Bar(f"{begins:.1f}%", f"{max(2.0, ends - begins):.1f}%", f"{place(window.likely) * 100:.1f}%")
+    return {"window": window, "bar": bar}
+
+
+def _contract_today() -> date:
+    return timezone.localdate(timezone.now(), ZoneInfo(settings.CONTRACT_TIME_ZONE))
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """One error of a form with the field that it is about."""
+
+    anchor: str
+    message: str
+
+
+@register.filter
+def complaints(form: forms.BaseForm) -> Iterator[Complaint]:
+    """Every error of a form in the order of its fields, those about no field first."""
+    for message in form.non_field_errors():
+        yield Complaint("", str(message))
+    for field in form.visible_fields():
+        for message in field.errors:
+            yield Complaint(field.auto_id, str(message))
+    for field in form.hidden_fields():
+        for message in field.errors:
+            yield Complaint("", str(message))

@@ -1,0 +1,47 @@
+"""What a customer does in the shop, for tests of its pages."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from django.test import Client
+
+from accounts.models import User
+from inventory.models import Fee
+from orders.forms import CheckoutForm
+
+if TYPE_CHECKING:
+    from django.test.client import _MonkeyPatchedWSGIResponse as Answer
+
+
+def log_in(client: Client, customer: User) -> None:
+    client.force_login(customer, backend="django.contrib.auth.backends.ModelBackend")
+
+
+def put_into_basket(client: Client, fee: Fee, quantity: object = 1) -> "Answer":
+    """Send the form of the plan's page. The answer is the basket, or that page again with what is wrong."""
+    return client.post(
+        "/basket/add/", {"plan": fee.term.plan.slug, "term": fee.term_id, "quantity": quantity}, follow=True
+    )
+
+
+def basket_of(client: Client) -> dict[str, int]:
+    """Units by term, as the session has them."""
+    units: dict[str, int] = client.session.get("basket", {}).get("units", {})
+    return units
+
+
+def open_checkout(client: Client) -> dict[str, str]:
+    """Open the page as an adult who ticks all boxes that are his: what his browser would send."""
+    form = client.get("/checkout/").context["form"]
+    assert isinstance(form, CheckoutForm)
+    hidden = {field.html_name: str(field.value()) for field in form.hidden_fields()}
+    boxes = {control.box.html_name: "on" for control in form.buyer_controls()}
+    return {**hidden, **boxes, "age": "adult"}
+
+
+def as_minor(data: Mapping[str, str], client: Client) -> dict[str, str]:
+    """The same page filled in by a buyer under 18 with his guardian."""
+    form = client.get("/checkout/").context["form"]
+    boxes = {control.box.html_name: "on" for control in form.guardian_controls()}
+    guardian = {"guardian_name": "Wai Guardian", "guardian_email": "guardian@example.com"}
+    return {**data, **boxes, **guardian, "age": "minor"}

@@ -1,0 +1,305 @@
+"""What every gateway does alike, over HTTP against its provider's emulator."""
+
+import dataclasses
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from pytest_django import Settings
+
+from inventory.money import Money
+from orders.gateways import GATEWAYS, METHODS, gateway_named, methods_on_offer
+from orders.gateways.protocol import BadSignature, Charge, Declined, Gateway, Return, Snapshot, Unavailable
+from orders.models import AttemptState
+from orders.tests.gateway_contract import BACKSTAGES, Backstage
+from orders.tests.gateway_servers import Listener
+
+
+@pytest.fixture(params=sorted(GATEWAYS))
+def slug(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def backstage(slug: str, shop: Listener, settings: Settings) -> Iterator[Backstage]:
+    with BACKSTAGES[slug](settings) as behind:
+        yield behind
+
+
+@pytest.fixture
+def gateway(slug: str, backstage: Backstage) -> Gateway:
+    return gateway_named(slug)
+
+
+@pytest.fixture
+def charge(backstage: Backstage) -> Charge:
+    return Charge(
+        reference="T-7F3K9Q2X",
+        amount=backstage.amount,
+        description="2 × VIP, 30 days",
+        return_url="http://127.0.0.1:8000/orders/VM-1/paid/",
+        expires_at=datetime.now(UTC) + timedelta(minutes=30),
+        language="en",
+    )
+
+
+def snapshot_of(gateway: Gateway, charge: Charge, provider_id: str) -> Snapshot:
+    snapshot = gateway.fetch(reference=charge.reference, provider_id=provider_id)
+    assert snapshot
+    return snapshot
+
+
+def test_slug_is_the_name_in_the_table(slug: str, gateway: Gateway) -> None:
+    assert gateway.slug == slug
+
+
+def test_every_method_has_a_gateway() -> None:
+    assert {method.gateway for method in METHODS} <= set(GATEWAYS)
+
+
+def test_configured_gateway_misses_nothing_and_is_on_offer(slug: str, gateway: Gateway) -> None:
+    assert gateway.missing() == []
+    assert slug in {method.gateway for method in methods_on_offer()}
+
+
+def test_opened_payment_is_pending_with_no_money_moved(gateway: Gateway, charge: Charge) -> None:
+    opened = gateway.open(charge)
+    assert gateway.fetch(reference=charge.reference, provider_id=opened.provider_id) == Snapshot(
+        provider_id=opened.provider_id, state=AttemptState.PENDING
+    )
+
+
+def test_opening_twice_gives_the_same_payment(gateway: Gateway, charge: Charge, backstage: Backstage) -> None:
+    assert gateway.open(charge) == gateway.open(charge)
+    assert backstage.payments() == 1
+
+
+def test_opening_again_from_another_page_in_another_language_gives_the_same_payment(
+    gateway: Gateway, charge: Charge, backstage: Backstage
+) -> None:
+    opened = gateway.open(charge)
+    again = dataclasses.replace(
+        charge, language="zh-hans", return_url="http://127.0.0.1:8000/orders/VM-2/paid/"
+    )
+    assert gateway.open(again) == opened
+    assert backstage.payments() == 1
+
+
+def test_opening_again_for_another_amount_is_declined(
+    gateway: Gateway, charge: Charge, backstage: Backstage
+) -> None:
+    gateway.open(charge)
+    with pytest.raises(Declined):
+        gateway.open(dataclasses.replace(charge, amount=charge.amount * 2))
+    assert backstage.payments() == 1
+
+
+def test_payment_is_found_by_its_reference_alone(gateway: Gateway, charge: Charge) -> None:
+    opened = gateway.open(charge)
+    gateway.open(dataclasses.replace(charge, reference="T-OTHER"))
+    assert snapshot_of(gateway, charge, "").provider_id == opened.provider_id
+
+
+def test_unknown_payment_is_none(gateway: Gateway, charge: Charge, backstage: Backstage) -> None:
+    gateway.open(charge)
+    assert gateway.fetch(reference="T-UNKNOWN", provider_id="") is None
+    assert gateway.fetch(reference="T-UNKNOWN", provider_id=backstage.unknown_id) is None
+
+
+@pytest.mark.parametrize("provider_id", ["../../_books", "x?y=z", "x/cancel", "x\r\nHost: y", "é", "a" * 100])
+def test_id_that_is_none_of_the_gateways_reaches_no_other_address(gateway: Gateway, provider_id: str) -> None:
+    assert gateway.fetch(reference="T-1", provider_id=provider_id) is None
+    with pytest.raises(Declined):
+        gateway.close(provider_id=provider_id)
+    with pytest.raises(Declined):
+        gateway.give_back(Return(reference="R-1", provider_id=provider_id, amount=Money(1, "USD")))
+
+
+def test_paid_payment_is_captured_in_full_at_a_time_with_a_zone(
+    gateway: Gateway, charge: Charge, backstage: Backstage
+) -> None:
+    before = datetime.now(UTC)
+    opened = gateway.open(charge)
+    backstage.pay(opened.pay_url)
+    snapshot = snapshot_of(gateway, charge, opened.provider_id)
+    assert snapshot.state == AttemptState.CAPTURED
+    assert [capture.amount for capture in snapshot.captures] == [charge.amount]
+    # Providers may write whole seconds only.
+    assert before - timedelta(seconds=1) <= snapshot.captures[0].at <= datetime.now(UTC)
+    assert snapshot.refunds == ()
+
+
+def test_declined_payment_is_declined_with_no_money_moved(
+    gateway: Gateway, charge: Charge, backstage: Backstage
+) -> None:
+    opened = gateway.open(charge)
+    backstage.decline(opened.pay_url)
+    snapshot = snapshot_of(gateway, charge, opened.provider_id)
+    assert (snapshot.state, snapshot.captures) == (AttemptState.DECLINED, ())
+
+
+def test_closed_payment_is_cancelled_and_cannot_be_paid(
+    gateway: Gateway, charge: Charge, backstage: Backstage
+) -> None:
+    opened = gateway.open(charge)
+    gateway.close(provider_id=opened.provider_id)
+    gateway.close(provider_id=opened.provider_id)
+    backstage.pay(opened.pay_url)
+    snapshot = snapshot_of(gateway, charge, opened.provider_id)
+    assert (snapshot.state, snapshot.captures) == (AttemptState.CANCELLED, ())
+
+
+def test_closing_what_is_paid_is_declined_and_it_stays_paid(
+    gateway: Gateway, charge: Charge, backstage: Backstage
+) -> None:
+    opened = gateway.open(charge)
+    backstage.pay(opened.pay_url)
+    with pytest.raises(Declined):
+        gateway.close(provider_id=opened.provider_id)
+    assert snapshot_of(gateway, charge, opened.provider_id).state == AttemptState.CAPTURED
+
+
+def test_closing_an_unknown_payment_is_declined(gateway: Gateway, backstage: Backstage) -> None:
+    with pytest.raises(Declined):
+        gateway.close(provider_id=backstage.unknown_id)
+
+
+def test_part_of_the_money_is_given_back(gateway: Gateway, charge: Charge, backstage: Backstage) -> None:
+    opened = gateway.open(charge)
+    backstage.pay(opened.pay_url)
+    part = Money(charge.amount.minor // 3, charge.amount.currency)
+    gateway.give_back(Return(reference="R-1", provider_id=opened.provider_id, amount=part))
+    snapshot = snapshot_of(gateway, charge, opened.provider_id)
+    assert [(refund.amount, refund.reference) for refund in snapshot.refunds] == [(part, "R-1")]
+    assert [(capture.amount, capture.reference) for capture in snapshot.captures] == [(charge.amount, "")]
+    assert snapshot.refunds[0].transaction_id != snapshot.captures[0].transaction_id
+
+
+def test_giving_back_twice_with_one_reference_is_one_refund(
+    gateway: Gateway, charge: Charge, backstage: Backstage
+) -> None:
+    opened = gateway.open(charge)
+    backstage.pay(opened.pay_url)
+    refund = Return(reference="R-1", provider_id=opened.provider_id, amount=charge.amount)
+    gateway.give_back(refund)
+    gateway.give_back(refund)
+    assert [back.amount for back in snapshot_of(gateway, charge, opened.provider_id).refunds] == [
+        charge.amount
+    ]
+
+
+def test_refunds_never_exceed_what_was_captured(
+    gateway: Gateway, charge: Charge, backstage: Backstage
+) -> None:
+    opened = gateway.open(charge)
+    backstage.pay(opened.pay_url)
+    gateway.give_back(Return(reference="R-1", provider_id=opened.provider_id, amount=charge.amount))
+    with pytest.raises(Declined):
+        gateway.give_back(
+            Return(reference="R-2", provider_id=opened.provider_id, amount=Money(1, charge.amount.currency))
+        )
+    assert [back.amount for back in snapshot_of(gateway, charge, opened.provider_id).refunds] == [
+        charge.amount
+    ]
+
+
+def test_what_was_never_paid_cannot_be_given_back(gateway: Gateway, charge: Charge) -> None:
+    opened = gateway.open(charge)
+    with pytest.raises(Declined):
+        gateway.give_back(Return(reference="R-1", provider_id=opened.provider_id, amount=charge.amount))
+
+
+def test_provider_in_trouble_is_unavailable_and_nothing_is_done(
+    gateway: Gateway, charge: Charge, backstage: Backstage
+) -> None:
+    opened = gateway.open(charge)
+    refund = Return(reference="R-1", provider_id=opened.provider_id, amount=charge.amount)
+    # More than an adapter may try, whatever its number of tries.
+    backstage.fail_next(1000)
+    with pytest.raises(Unavailable):
+        gateway.open(dataclasses.replace(charge, reference="T-OTHER"))
+    with pytest.raises(Unavailable):
+        gateway.fetch(reference=charge.reference, provider_id=opened.provider_id)
+    with pytest.raises(Unavailable):
+        gateway.fetch(reference=charge.reference, provider_id="")
+    with pytest.raises(Unavailable):
+        gateway.close(provider_id=opened.provider_id)
+    with pytest.raises(Unavailable):
+        gateway.give_back(refund)
+    backstage.fail_next(0)
+    assert backstage.payments() == 1
+    assert snapshot_of(gateway, charge, opened.provider_id).state == AttemptState.PENDING
+
+
+def test_lost_answer_to_opening_is_unavailable_and_asking_again_gives_the_one_payment(
+    gateway: Gateway, charge: Charge, backstage: Backstage
+) -> None:
+    backstage.lose_next_answer()
+    with pytest.raises(Unavailable):
+        gateway.open(charge)
+    assert backstage.payments() == 1
+    opened = gateway.open(charge)
+    assert backstage.payments() == 1
+    assert snapshot_of(gateway, charge, "").provider_id == opened.provider_id
+
+
+def test_lost_answer_to_a_refund_is_unavailable_and_asking_again_gives_the_one_refund(
+    gateway: Gateway, charge: Charge, backstage: Backstage
+) -> None:
+    opened = gateway.open(charge)
+    backstage.pay(opened.pay_url)
+    refund = Return(reference="R-1", provider_id=opened.provider_id, amount=charge.amount)
+    backstage.lose_next_answer()
+    with pytest.raises(Unavailable):
+        gateway.give_back(refund)
+    gateway.give_back(refund)
+    assert [back.amount for back in snapshot_of(gateway, charge, opened.provider_id).refunds] == [
+        charge.amount
+    ]
+
+
+def test_refused_credentials_are_declined(gateway: Gateway, charge: Charge, backstage: Backstage) -> None:
+    opened = gateway.open(charge)
+    backstage.refuse_us()
+    with pytest.raises(Declined, match="credentials"):
+        gateway.open(dataclasses.replace(charge, reference="T-OTHER"))
+    with pytest.raises(Declined, match="credentials"):
+        gateway.fetch(reference=charge.reference, provider_id=opened.provider_id)
+
+
+def test_webhook_of_a_payment_names_its_attempt(
+    gateway: Gateway, charge: Charge, backstage: Backstage, shop: Listener
+) -> None:
+    backstage.pay(gateway.open(charge).pay_url)
+    webhook = shop.next()
+    event = gateway.read_webhook(headers=webhook.headers, body=webhook.body)
+    assert (webhook.method, webhook.path) == ("POST", f"/webhooks/{gateway.slug}/")
+    assert event.attempt_reference == charge.reference
+    assert event == gateway.read_webhook(headers=webhook.headers, body=webhook.body)
+
+
+def test_webhook_that_was_touched_is_refused(
+    gateway: Gateway, charge: Charge, backstage: Backstage, shop: Listener
+) -> None:
+    backstage.pay(gateway.open(charge).pay_url)
+    webhook = shop.next()
+    with pytest.raises(BadSignature):
+        gateway.read_webhook(headers=webhook.headers, body=webhook.body + b" ")
+    with pytest.raises(BadSignature):
+        gateway.read_webhook(headers=webhook.headers, body=webhook.body.replace(b"T-7F3K9Q2X", b"T-7F3K9Q2Y"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"null", b"[]", b"{}", b"{", b"\xff\xfe", b"[" * 100_000, b'"' + b"a" * 2_000_000 + b'"'],
+    ids=["empty", "null", "list", "object", "broken", "no UTF-8", "deep", "2 MB"],
+)
+def test_body_that_proves_nothing_is_refused(
+    gateway: Gateway, charge: Charge, backstage: Backstage, shop: Listener, body: bytes
+) -> None:
+    backstage.pay(gateway.open(charge).pay_url)
+    headers = shop.next().headers
+    with pytest.raises(BadSignature):
+        gateway.read_webhook(headers=headers, body=body)
+    with pytest.raises(BadSignature):
+        gateway.read_webhook(headers={}, body=body)

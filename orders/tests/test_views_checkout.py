@@ -1,0 +1,372 @@
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import time_machine
+from django.test import Client
+from pytest_django import DjangoAssertNumQueries, Settings
+
+from accounts.models import User
+from agreements.models import Acceptance, Document, Role, Subject
+from agreements.publishing import publish_shipped_texts
+from agreements.tests.editions import publish_both, write_edition
+from inventory.models import Fee, FeeSchedule
+from orders.models import LineState, Order, OrderState, PaymentAttempt
+from orders.tests.shopping import as_minor, basket_of, log_in, open_checkout, put_into_basket
+from tests.builders import NOW, make_fee, make_line, make_order, make_plan, make_user
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def clock() -> Iterator[time_machine.Traveller]:
+    with time_machine.travel(NOW, tick=False) as traveller:
+        yield traveller
+
+
+@pytest.fixture(autouse=True)
+def texts(tmp_path: Path) -> Path:
+    """The folder of the agreements in force, version 1 of both."""
+    publish_both(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def fee() -> Fee:
+    return make_fee(make_plan(cap=100, limit=50))
+
+
+@pytest.fixture
+def buyer(client: Client, fee: Fee) -> User:
+    """A customer with 3 phones in the basket, 14.97 USD."""
+    customer = make_user("buyer@example.com")
+    log_in(client, customer)
+    put_into_basket(client, fee, 3)
+    return customer
+
+
+def test_checkout_asks_for_a_login_and_comes_back(client: Client, fee: Fee) -> None:
+    put_into_basket(client, fee, 1)
+    answer = client.get("/checkout/")
+    assert answer.headers["Location"] == "/accounts/login/?next=/checkout/"
+    assert basket_of(client) == {str(fee.term_id): 1}
+
+
+@pytest.mark.usefixtures("buyer")
+def test_nothing_is_ticked_or_chosen_beforehand(client: Client) -> None:
+    assert " checked" not in client.get("/checkout/").content.decode()
+
+
+@pytest.mark.usefixtures("buyer")
+def test_whole_texts_and_what_matters_most_are_on_the_page(client: Client) -> None:
+    page = client.get("/checkout/").content.decode()
+    assert "<li>There are no refunds.</li>" in page
+    assert "Phones in the order of payment." in page
+    assert "clause--important" in page
+
+
+@pytest.mark.clause("3.1", "3.3")
+def test_order_is_placed_with_the_fee_that_was_shown_and_leads_to_payment(
+    client: Client, buyer: User, fee: Fee
+) -> None:
+    answer = client.post("/checkout/", open_checkout(client))
+    order = Order.objects.get(customer=buyer)
+    assert answer.headers["Location"] == f"/orders/{order.reference}/pay/"
+    line = order.lines.get()
+    assert (order.total_minor, order.currency, order.state) == (1_497, "USD", OrderState.UNPAID)
+    assert (line.term_id, line.quantity, line.state) == (fee.term_id, 3, LineState.UNPAID)
+    assert basket_of(client) == {}
+
+
+def test_acceptances_are_on_record_with_the_words_that_were_ticked(client: Client, buyer: User) -> None:
+    client.post("/checkout/", open_checkout(client), headers={"user-agent": "Browser/1"})
+    acceptances = Acceptance.objects.filter(customer=buyer).order_by("pk")
+    assert [(a.text.version.document, a.subject, a.role) for a in acceptances] == [
+        (Document.PREPAYMENT, Subject.AGREEMENT, Role.BUYER),
+        (Document.PURCHASE, Subject.AGREEMENT, Role.BUYER),
+        (Document.PREPAYMENT, Subject.NO_REFUND, Role.BUYER),
+    ]
+    assert acceptances[0].statement == "I have read and accept the prepayment (en), version 1."
+    assert (acceptances[0].person_email, acceptances[0].user_agent) == ("buyer@example.com", "Browser/1")
+    assert acceptances[0].ip_address == "127.0.0.1"
+
+
+@pytest.mark.clause("3.3")
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [
+        ("prepayment-agreement-buyer", "Please accept the prepayment (en)."),
+        ("purchase-agreement-buyer", "Please accept the purchase (en)."),
+        ("prepayment-no-refund-buyer", "Please confirm that you understand the rule on refunds."),
+        ("age", "Please say whether you are 18 or older."),
+    ],
+)
+@pytest.mark.usefixtures("buyer")
+def test_what_is_missing_is_told_with_a_link_and_everything_else_is_kept(
+    client: Client, box: str, message: str
+) -> None:
+    data = open_checkout(client)
+    del data[box]
+    answer = client.post("/checkout/", data)
+    page = answer.content.decode()
+    assert f'<a href="#id_{box}">{message}</a>' in page
+    form = answer.context["form"]
+    kept = {name: form[name].value() for name in data if name != box}
+    assert {name: "on" if value is True else value for name, value in kept.items()} == {
+        name: value for name, value in data.items() if name != box
+    }
+    assert not Order.objects.exists()
+
+
+@pytest.mark.usefixtures("buyer")
+def test_minor_needs_a_guardian(client: Client) -> None:
+    page = client.post("/checkout/", {**open_checkout(client), "age": "minor"}).content.decode()
+    assert "Please enter the name of your legal guardian." in page
+    assert "Please enter the email address of your legal guardian." in page
+    assert "Your guardian has to confirm the prepayment (en)." in page
+    assert not Order.objects.exists()
+
+
+def test_minor_orders_with_the_guardian_on_record(client: Client, buyer: User) -> None:
+    client.post("/checkout/", as_minor(open_checkout(client), client))
+    guardians = Acceptance.objects.filter(customer=buyer, role=Role.GUARDIAN)
+    assert [(a.person_name, a.person_email) for a in guardians] == [
+        ("Wai Guardian", "guardian@example.com")
+    ] * 2
+    assert Order.objects.filter(customer=buyer).count() == 1
+
+
+def test_adult_needs_no_guardian_even_where_one_was_filled_in(client: Client, buyer: User) -> None:
+    client.post("/checkout/", {**as_minor(open_checkout(client), client), "age": "adult"})
+    assert Acceptance.objects.filter(customer=buyer).count() == 3
+
+
+def test_second_click_leads_to_the_same_order(client: Client, buyer: User) -> None:
+    data = open_checkout(client)
+    first = client.post("/checkout/", data)
+    second = client.post("/checkout/", data)
+    assert first.headers["Location"] == second.headers["Location"]
+    assert Order.objects.filter(customer=buyer).count() == 1
+
+
+def test_old_page_sent_again_does_not_touch_a_new_basket(client: Client, buyer: User, fee: Fee) -> None:
+    data = open_checkout(client)
+    client.post("/checkout/", data)
+    put_into_basket(client, fee, 2)
+    client.post("/checkout/", data)
+    assert Order.objects.filter(customer=buyer).count() == 1
+    assert basket_of(client) == {str(fee.term_id): 2}
+
+
+def test_key_of_somebody_elses_checkout_gives_no_way_to_his_order(
+    client: Client, buyer: User, fee: Fee
+) -> None:
+    theirs = make_order([(fee, 1)], placed_at=NOW)
+    answer = client.post("/checkout/", {**open_checkout(client), "checkout_key": "not-a-key"})
+    assert "The page was not sent completely" in answer.content.decode()
+    answer = client.get(f"/orders/{theirs.reference}/pay/")
+    assert answer.status_code == 404
+
+
+@pytest.mark.clause("3.2")
+def test_changed_fee_is_told_and_nothing_is_ticked_on_the_new_page(
+    client: Client, buyer: User, fee: Fee, clock: time_machine.Traveller
+) -> None:
+    data = open_checkout(client)
+    schedule = FeeSchedule.objects.create(
+        currency="USD", announced_at=NOW, effective_at=NOW + timedelta(minutes=5)
+    )
+    Fee.objects.create(schedule=schedule, term=fee.term, minor=600)
+    clock.move_to(NOW + timedelta(minutes=6))
+
+    answer = client.post("/checkout/", data)
+    page = answer.content.decode()
+    assert "The total is now 18.00 USD." in page
+    assert answer.context["form"]["seen_total"].value() == "18.00 USD"
+    boxes = [control.box.value() for control in answer.context["form"].buyer_controls()]
+    assert boxes == [None, None, None]
+    assert not Order.objects.exists()
+    client.post("/checkout/", open_checkout(client))
+    assert Order.objects.get(customer=buyer).total_minor == 1_800
+
+
+@pytest.mark.clause("9.1")
+@pytest.mark.usefixtures("buyer")
+def test_superseded_text_is_shown_anew_and_to_be_accepted_again(client: Client, texts: Path) -> None:
+    data = open_checkout(client)
+    write_edition(texts, number=2, on=date(2026, 11, 23), bodies={"en": "# New\n\nAll new.\n"})
+    publish_shipped_texts(now=NOW, folder=texts)
+
+    answer = client.post("/checkout/", data)
+    page = answer.content.decode()
+    assert "The agreements have changed" in page
+    assert "All new." in page
+    assert answer.context["form"]["prepayment-agreement-buyer"].value() is None
+    assert not Order.objects.exists()
+
+
+@pytest.mark.usefixtures("buyer")
+def test_cap_reached_meanwhile_is_told_with_what_is_left(client: Client, fee: Fee) -> None:
+    data = open_checkout(client)
+    make_line(fee, quantity=98, paid_at=NOW)
+    answer = client.post("/checkout/", data, follow=True)
+    assert "Only 2 phones of" in answer.content.decode()
+    assert not Order.objects.filter(customer__email="buyer@example.com").exists()
+    assert basket_of(client) == {str(fee.term_id): 3}
+
+
+@pytest.mark.parametrize("forged", ["0.01 USD", "14.97 EUR", "abc", "", "1497", "14.97"])
+@pytest.mark.usefixtures("buyer")
+def test_forged_total_buys_nothing(client: Client, forged: str) -> None:
+    answer = client.post("/checkout/", {**open_checkout(client), "seen_total": forged})
+    assert "The total is now 14.97 USD." in answer.content.decode()
+    assert not Order.objects.exists()
+
+
+@pytest.mark.parametrize("forged", ["0", "-1", "abc", "", "9" * 40, "１"])
+@pytest.mark.usefixtures("buyer")
+def test_forged_text_is_not_accepted(client: Client, forged: str) -> None:
+    answer = client.post("/checkout/", {**open_checkout(client), "text-purchase-agreement-buyer": forged})
+    assert "The agreements have changed" in answer.content.decode()
+    assert not Order.objects.exists()
+
+
+@pytest.mark.usefixtures("buyer")
+def test_checkout_without_a_basket_leads_to_the_basket(client: Client) -> None:
+    client.session.flush()
+    log_in(client, make_user())
+    answer = client.get("/checkout/", follow=True)
+    assert answer.redirect_chain[-1][0] == "/basket/"
+    assert "Your basket is empty" in answer.content.decode()
+
+
+@pytest.mark.usefixtures("buyer")
+def test_checkout_asks_the_same_number_of_queries_whatever_is_in_the_basket(
+    client: Client, fee: Fee, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    with django_assert_num_queries(18):
+        client.get("/checkout/")
+    put_into_basket(client, make_fee(fee.term.plan, days=90, minor=1_399), 2)
+    with django_assert_num_queries(18):
+        client.get("/checkout/")
+
+
+# --- paying ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def order(buyer: User, fee: Fee) -> Order:
+    """An unpaid order of 4.99 USD."""
+    return make_order([(fee, 1)], customer=buyer, placed_at=NOW)
+
+
+def test_pay_page_says_what_is_due_until_when_and_what_comes_next(client: Client, order: Order) -> None:
+    client.cookies["time_zone"] = "Asia/Tokyo"
+    page = client.get(f"/orders/{order.reference}/pay/").content.decode()
+    assert "Pay $4.99" in page
+    assert "<strong>1:30 p.m.</strong> (your time)" in page
+    assert "What happens next" in page
+
+
+def test_without_a_gateway_the_pay_page_says_so(client: Client, order: Order, settings: Settings) -> None:
+    settings.SANDBOX_GATEWAY_URL = ""
+    page = client.get(f"/orders/{order.reference}/pay/").content.decode()
+    assert "No way to pay is available at the moment." in page
+
+
+def test_unknown_method_is_refused(client: Client, order: Order) -> None:
+    page = client.post(f"/orders/{order.reference}/pay/", {"method": "shells"}).content.decode()
+    assert "This way to pay is not available." in page
+    assert not PaymentAttempt.objects.exists()
+
+
+def test_gateway_that_cannot_be_reached_costs_nothing_and_the_form_stays(
+    client: Client, order: Order, settings: Settings
+) -> None:
+    offer_unreachable_gateway(settings)
+    answer = client.post(f"/orders/{order.reference}/pay/", {"method": "sandbox"})
+    assert "The payment page cannot be reached at the moment. Nothing was charged." in answer.content.decode()
+    assert PaymentAttempt.objects.get().state == "created"
+
+
+def offer_unreachable_gateway(settings: Settings) -> None:
+    settings.ALLOW_EMULATORS = True
+    settings.SANDBOX_GATEWAY_URL = "http://127.0.0.1:9"  # the discard port: nobody listens
+    settings.SANDBOX_GATEWAY_KEY = "key"
+    settings.SANDBOX_WEBHOOK_SECRET = "whsec_MDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDA="
+
+
+def attempt_of(order: Order, state: str) -> PaymentAttempt:
+    return PaymentAttempt.objects.create(
+        order=order,
+        reference=f"{order.reference}-1",
+        method="sandbox",
+        gateway="sandbox",
+        state=state,
+        amount_minor=order.total_minor,
+        currency=order.currency,
+        created_at=NOW,
+        expires_at=order.pay_until,
+    )
+
+
+def test_declined_payment_is_told_and_the_methods_are_offered_again(
+    client: Client, order: Order, settings: Settings
+) -> None:
+    offer_unreachable_gateway(settings)
+    attempt_of(order, "declined")
+    page = client.get(f"/orders/{order.reference}/pay/").content.decode()
+    assert "The payment was declined." in page
+    assert 'name="method"' in page
+
+
+def test_return_without_an_answer_of_the_gateway_goes_on_asking(
+    client: Client, order: Order, settings: Settings
+) -> None:
+    offer_unreachable_gateway(settings)
+    attempt_of(order, "pending")
+    answer = client.get(f"/orders/{order.reference}/paid/", follow=True)
+    assert answer.redirect_chain[-1][0] == f"/orders/{order.reference}/pay/"
+    page = answer.content.decode()
+    assert "We are asking for the result of your payment." in page
+    assert f'hx-get="/orders/{order.reference}/pay/live/' in page
+
+
+def test_waiting_pay_page_is_left_alone_while_nothing_changes(client: Client, order: Order) -> None:
+    attempt = attempt_of(order, "pending")
+    live = f"/orders/{order.reference}/pay/live/"
+    assert client.get(live, {"seen": f"{attempt.reference}:pending"}).status_code == 204
+    PaymentAttempt.objects.update(state="declined")
+    assert (
+        "The payment was declined."
+        in client.get(live, {"seen": f"{attempt.reference}:pending"}).content.decode()
+    )
+
+
+def test_waiting_pay_page_moves_on_when_the_order_is_paid(client: Client, order: Order, fee: Fee) -> None:
+    paid = make_order([(fee, 1)], customer=order.customer, paid_at=NOW)
+    answer = client.get(f"/orders/{paid.reference}/pay/live/")
+    assert answer.headers["HX-Redirect"] == f"/orders/{paid.reference}/"
+
+
+def test_paid_order_has_no_pay_page(client: Client, buyer: User, fee: Fee) -> None:
+    paid = make_order([(fee, 1)], customer=buyer, paid_at=NOW)
+    assert client.get(f"/orders/{paid.reference}/pay/").headers["Location"] == f"/orders/{paid.reference}/"
+
+
+def test_order_past_its_deadline_has_no_pay_page(
+    client: Client, order: Order, clock: time_machine.Traveller
+) -> None:
+    clock.move_to(order.pay_until)
+    answer = client.get(f"/orders/{order.reference}/pay/", follow=True)
+    assert answer.redirect_chain[-1][0] == f"/orders/{order.reference}/"
+    assert "The time to pay is over" in answer.content.decode()
+
+
+def test_deadline_on_another_day_is_told_with_its_date(client: Client, buyer: User, fee: Fee) -> None:
+    late = make_order(
+        [(fee, 1)], customer=buyer, placed_at=NOW, pay_until=datetime(2026, 11, 24, 1, 5, tzinfo=UTC)
+    )
+    page = client.get(f"/orders/{late.reference}/pay/").content.decode()
+    assert "<strong>1:05 a.m. on Nov. 24, 2026</strong>" in page

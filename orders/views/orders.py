@@ -1,0 +1,139 @@
+"""A customer's orders, and how far each is."""
+
+import hashlib
+from dataclasses import dataclass
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.core.paginator import Paginator
+from django.db.models import Prefetch
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.template.loader import render_to_string
+from django.utils import timezone
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_POST
+from django_htmx.http import HttpResponseClientRefresh
+
+from accounts.views import CustomerRequest
+from agreements.models import Acceptance
+from orders.checkout import CannotCancel, cancel_order
+from orders.models import AttemptState, Estimate, LineState, Order, OrderLine, OrderState, PaymentAttempt
+from orders.progress import LineProgress, Progress, progress_of
+
+PAGE_SIZE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A line with the units that were ahead of it when it was paid."""
+
+    progress: LineProgress
+    units_ahead_at_payment: int | None
+
+    @property
+    def served_since(self) -> int | None:
+        """Units that were ahead and are not any more; None while there is nothing to compare."""
+        now, then = self.progress.units_ahead, self.units_ahead_at_payment
+        return None if now is None or then is None else max(0, then - now)
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """An order at one moment, as its page shows it."""
+
+    order: Order
+    progress: Progress
+    standings: tuple[Standing, ...]
+    attempts: tuple[PaymentAttempt, ...]
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether anything on the page may still change without the customer."""
+        waits = any(standing.progress.line.state == LineState.WAITING for standing in self.standings)
+        is_open = self.order.state == OrderState.UNPAID
+        return waits or is_open or any(attempt.state in AttemptState.open() for attempt in self.attempts)
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """The moving part as HTML; its digest changes when it does."""
+
+    html: str
+    digest: str
+
+
+@login_required
+@never_cache
+@require_GET
+def orders(request: CustomerRequest) -> HttpResponse:
+    mine = Order.objects.filter(customer=request.user).order_by("-placed_at", "-pk")
+    lines = Prefetch("lines", OrderLine.objects.select_related("plan", "term"))
+    page = Paginator(mine.prefetch_related(lines), PAGE_SIZE).get_page(request.GET.get("page"))
+    return render(request, "orders/orders.html", {"page": page, "now": timezone.now()})
+
+
+@login_required
+@never_cache
+@require_GET
+def order(request: CustomerRequest, reference: str) -> HttpResponse:
+    found = own_order(request, reference)
+    situation = _situation(found)
+    acceptances = Acceptance.objects.filter(customer=request.user, order_reference=found.reference)
+    return render(
+        request,
+        "orders/order.html",
+        {
+            "order": found,
+            "situation": situation,
+            "live": _live(situation),
+            "acceptances": acceptances.select_related("text__version").order_by("pk"),
+        },
+    )
+
+
+@never_cache
+@require_GET
+def order_live(request: HttpRequest, reference: str) -> HttpResponse:
+    """The part of the order page that moves. 204, which changes nothing on the page, while it is as `seen`."""
+    if not request.user.is_authenticated:
+        return HttpResponseClientRefresh()
+    live = _live(_situation(get_object_or_404(Order, reference=reference, customer_id=request.user.pk)))
+    if live.digest == request.GET.get("seen"):
+        return HttpResponse(status=204)
+    return HttpResponse(live.html)
+
+
+@login_required
+@require_POST
+def cancel(request: CustomerRequest, reference: str) -> HttpResponse:
+    found = own_order(request, reference)
+    try:
+        cancel_order(order_id=found.pk, now=timezone.now())
+    except CannotCancel as no:
+        messages.error(request, str(no))
+    return redirect(found)
+
+
+def own_order(request: CustomerRequest, reference: str) -> Order:
+    """The order, if it is the customer's; 404 does not tell whether others have it."""
+    return get_object_or_404(Order, reference=reference, customer=request.user)
+
+
+def _situation(order: Order) -> Situation:
+    progress = progress_of(order, now=timezone.now())
+    first = Estimate.objects.filter(line__order=order, number=1).values_list("line_id", "units_ahead")
+    at_payment = dict(first)
+    return Situation(
+        order=order,
+        progress=progress,
+        standings=tuple(Standing(each, at_payment.get(each.line.pk)) for each in progress.lines),
+        attempts=tuple(order.attempts.order_by("pk")),
+    )
+
+
+def _live(situation: Situation) -> Live:
+    html = render_to_string("orders/order_moving.html", {"situation": situation, "order": situation.order})
+    digest = hashlib.sha256(html.encode()).hexdigest()[:16]
+    frame = {"html": html, "digest": digest, "order": situation.order, "is_moving": situation.is_moving}
+    return Live(render_to_string("orders/order_live.html", frame), digest)

@@ -1,0 +1,168 @@
+"""The plans and their fees."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.conf import settings
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_GET, require_POST
+
+from inventory.models import FeeSchedule, Plan, SupplyBatch
+from inventory.money import Money
+from orders.basket import Basket
+from orders.context import CURRENCY_KEY, currency_of
+from orders.estimates import Outlook, nearest_rank, outlooks
+from orders.forms import AddForm
+from orders.offers import Offer, offer_of, offers
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """The shop at a glance: devices that can be had at once, paid phones that wait, and what comes next."""
+
+    free: int
+    waiting: int
+    next_batch: SupplyBatch | None
+
+
+@dataclass(frozen=True, slots=True)
+class FeeRow:
+    """The fees of one plan, one for each column of the table; None where the plan has no such term."""
+
+    plan: Plan
+    fees: tuple[Money | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FeeTable:
+    """A fee schedule as it is published (agreement 3.2): a column for each number of days."""
+
+    days: tuple[int, ...]
+    rows: tuple[FeeRow, ...]
+    effective_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrackRecord:
+    """How many days late past batches came, and what three months of allocations were like."""
+
+    batches: int
+    middle: int
+    nine_in_ten: int
+    of_this_plan: bool
+    monthly: tuple[int, ...]
+
+
+@require_GET
+def shop(request: HttpRequest) -> HttpResponse:
+    now, currency = timezone.now(), currency_of(request)
+    on_offer = offers(currency=currency, now=now)
+    return render(
+        request,
+        "orders/shop.html",
+        {
+            "offers": on_offer,
+            "figures": _figures(on_offer),
+            "fees": _fees_in_force(on_offer),
+            "coming": [_fees_coming(schedule, on_offer) for schedule in _announced(currency, now)],
+            "presale_days": settings.PRESALE_MINIMUM_DAYS,
+        },
+    )
+
+
+@require_GET
+def plan(request: HttpRequest, slug: str) -> HttpResponse:
+    found = get_object_or_404(Plan, slug=slug, on_sale=True)
+    offer = offer_of(found, currency=currency_of(request), now=timezone.now())
+    return render_plan(request, offer, AddForm(offer=offer))
+
+
+def render_plan(request: HttpRequest, offer: Offer, form: AddForm) -> HttpResponse:
+    """The page of a plan with a form to add it to the basket, filled in or not."""
+    now = timezone.now()
+    basket = Basket(request.session, now=now)
+    here = {each.term.pk for each in offer.terms}
+    return render(
+        request,
+        "orders/plan.html",
+        {
+            "offer": offer,
+            "form": form,
+            "in_basket": sum(wish.quantity for wish in basket.wishes if wish.term_id in here),
+            "record": _track_record(outlooks([offer.plan.pk], now=now)[offer.plan.pk]),
+            "presale_days": settings.PRESALE_MINIMUM_DAYS,
+            "hold_back_minutes": int(settings.ALLOCATION_HOLD_BACK.total_seconds() // 60),
+            "update_days": settings.ESTIMATE_UPDATE_EVERY.days,
+        },
+    )
+
+
+@require_POST
+def currency(request: HttpRequest) -> HttpResponse:
+    chosen = request.POST.get("currency", "")
+    if chosen in settings.SHOP_CURRENCIES:
+        request.session[CURRENCY_KEY] = chosen
+    else:
+        messages.error(request, _("We do not sell in this currency."))
+    back = request.POST.get("next", "")
+    is_ours = url_has_allowed_host_and_scheme(back, {request.get_host()}, require_https=request.is_secure())
+    return redirect(back if is_ours else "orders:shop")
+
+
+def _figures(on_offer: Sequence[Offer]) -> Figures:
+    batches = [batch for offer in on_offer for batch in offer.next_batches]
+    return Figures(
+        free=sum(offer.devices_free for offer in on_offer),
+        waiting=sum(offer.units_waiting for offer in on_offer),
+        next_batch=min(batches, key=lambda batch: (batch.expected_on, batch.pk), default=None),
+    )
+
+
+def _track_record(outlook: Outlook) -> TrackRecord | None:
+    """None where there are no past batches to judge by."""
+    if outlook.lateness_of == "assumption":
+        return None
+    return TrackRecord(
+        batches=len(outlook.lateness),
+        middle=nearest_rank(outlook.lateness, 0.5),
+        nine_in_ten=nearest_rank(outlook.lateness, 0.9),
+        of_this_plan=outlook.lateness_of == "plan",
+        monthly=outlook.monthly,
+    )
+
+
+def _fees_in_force(on_offer: Sequence[Offer]) -> FeeTable:
+    fees = {(offer.plan.pk, each.term.days): each.fee for offer in on_offer for each in offer.terms}
+    return _fee_table(on_offer, fees)
+
+
+def _announced(currency: str, now: datetime) -> list[FeeSchedule]:
+    """Schedules that are published and not yet in force, the next one first."""
+    announced = FeeSchedule.objects.filter(currency=currency, announced_at__lte=now, effective_at__gt=now)
+    return list(announced.order_by("effective_at").prefetch_related("fees"))
+
+
+def _fees_coming(schedule: FeeSchedule, on_offer: Sequence[Offer]) -> FeeTable:
+    amounts = {fee.term_id: Money(fee.minor, schedule.currency) for fee in schedule.fees.all()}
+    fees = {
+        (offer.plan.pk, each.term.days): amounts.get(each.term.pk, each.fee)
+        for offer in on_offer
+        for each in offer.terms
+    }
+    return _fee_table(on_offer, fees, effective_at=schedule.effective_at)
+
+
+def _fee_table(
+    on_offer: Sequence[Offer], fees: dict[tuple[int, int], Money | None], effective_at: datetime | None = None
+) -> FeeTable:
+    days = tuple(sorted({days for _plan_id, days in fees}))
+    rows = tuple(
+        FeeRow(offer.plan, tuple(fees.get((offer.plan.pk, each)) for each in days)) for offer in on_offer
+    )
+    return FeeTable(days, rows, effective_at)

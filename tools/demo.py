@@ -1,0 +1,296 @@
+"""Run the whole shop on this machine: what `make run` does.
+
+Web server, two workers, clock and a sandbox payment gateway are processes of their own, as in production;
+the database is SQLite, the message broker a folder, and mail is read in the browser. Everything is kept below
+VAR_DIR (default: var). HOST, PORT and GATEWAY_PORT say where it listens; SITE_URL and SANDBOX_GATEWAY_URL how a
+browser reaches it, where that differs.
+"""
+
+import base64
+import contextlib
+import fcntl
+import http.client
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tools.processes import Died, NotReady, Processes, port_is_free
+
+PROJECT = Path(__file__).resolve().parent.parent
+PASSWORD = "presale-demo"  # noqa: S105 (seed_demo gives it to the demo's people)
+EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 (recognised here, not listened on)
+PREPARATIONS = (
+    ("Database", ("migrate", "-v0")),
+    ("Static files", ("collectstatic", "--noinput", "-v0")),
+    ("Demo data", ("seed_demo",)),
+)
+
+
+class CannotRun(Exception):
+    """Why the demo cannot start, in words for the person at the terminal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where one server listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def from_here(self) -> "Address":
+        """The address by which this machine itself reaches it."""
+        return Address("127.0.0.1", self.port) if self.host in EVERYWHERE else self
+
+
+def addresses(environment: Mapping[str, str]) -> tuple[Address, Address]:
+    """Where the shop and the sandbox gateway will listen. Raises CannotRun unless both can."""
+    host = environment.get("HOST", "127.0.0.1")
+    ports = {}
+    for name, usual in (("PORT", "8000"), ("GATEWAY_PORT", "8001")):
+        written = environment.get(name, usual)
+        if not written.isdecimal() or not 0 < int(written) < 65536:
+            raise CannotRun(f"{name}={written} is not a port: give a number from 1 to 65535.")
+        ports[name] = int(written)
+    if ports["PORT"] == ports["GATEWAY_PORT"]:
+        raise CannotRun("PORT and GATEWAY_PORT are the same: the shop and the gateway need one each.")
+    try:
+        taken = [name for name, port in ports.items() if not port_is_free(host, port)]
+    except OSError as refused:
+        raise CannotRun(f"Cannot listen on {host}: {refused.strerror}.") from refused
+    if taken:
+        named = " and ".join(f"port {ports[name]}" for name in taken)
+        verb = "are" if len(taken) > 1 else "is"
+        instead = (
+            port for port in range(8010, 65536) if port not in ports.values() and port_is_free(host, port)
+        )
+        proposal = {name: next(instead) if name in taken else port for name, port in ports.items()}
+        command = " ".join(f"{name}={port}" for name, port in proposal.items())
+        raise CannotRun(
+            f"{named.capitalize()} {verb} in use by another program. Type instead:\n\n  {command} make run"
+        )
+    return Address(host, ports["PORT"]), Address(host, ports["GATEWAY_PORT"])
+
+
+@contextlib.contextmanager
+def one_at_a_time(var: Path) -> Iterator[None]:
+    """Hold the folder's lock. Raises CannotRun while another demo has it: two would share one queue of jobs."""
+    with (var / "demo.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise CannotRun(
+                f"The demo in {var.name}/ is running already (process {lock.read().strip()}). "
+                "Stop it, or start a second one beside it:\n\n"
+                "  VAR_DIR=var-2 PORT=8010 GATEWAY_PORT=8011 make run"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+def kept_secrets(var: Path) -> dict[str, str]:
+    """The demo's secrets, made at its first start: sessions and signed links outlive a restart."""
+    path = var / "demo-secrets.json"
+    if not path.exists():
+        made = {
+            "SECRET_KEY": secrets.token_urlsafe(50),
+            "SANDBOX_GATEWAY_KEY": f"sandbox_{secrets.token_urlsafe(24)}",
+            # The form that Standard Webhooks prescribes.
+            "SANDBOX_WEBHOOK_SECRET": f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}",
+        }
+        # Complete or not at all, and never readable by others, not even for a moment.
+        unfinished = path.with_suffix(".new")
+        unfinished.unlink(missing_ok=True)
+        unfinished.touch(mode=0o600)
+        unfinished.write_text(json.dumps(made))
+        unfinished.rename(path)
+    kept: dict[str, str] = json.loads(path.read_text())
+    return kept
+
+
+def demo_environment(
+    environment: Mapping[str, str], *, var: Path, shop: Address, gateway: Address
+) -> dict[str, str]:
+    """The environment of every process.
+
+    Database, broker and cache are always the embedded ones, whatever the shell or `.env` says: the demo
+    makes people with a known password, one of them staff, which no other installation must get.
+    """
+    site_url = environment.get("SITE_URL", f"http://{shop.from_here()}")
+    hosts = {urlsplit(site_url).hostname or "", shop.from_here().host, "127.0.0.1", "localhost"} - {""}
+    return {
+        "DEBUG": "0",
+        "ALLOWED_HOSTS": ",".join(sorted(hosts)),
+        "SANDBOX_GATEWAY_URL": f"http://{gateway.from_here()}",
+        # Long enough to see a payment wait for it, short enough to wait oneself.
+        "ALLOCATION_HOLD_BACK_SECONDS": "15",
+        **environment,
+        **kept_secrets(var),
+        "DEMO": "1",
+        "VAR_DIR": str(var),
+        "DATABASE_URL": f"sqlite:///{var}/db.sqlite3",
+        "BROKER_URL": "filesystem://",
+        "REDIS_URL": "",
+        "SITE_URL": site_url,
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def remove_torn_messages(var: Path) -> None:
+    """Delete the empty files that a power cut leaves in the broker's folder: reading one ends the worker.
+
+    Nothing is lost: jobs are found again in the database.
+    """
+    for path in (var / "broker").rglob("*"):
+        if path.is_file() and path.stat().st_size == 0:
+            path.unlink()
+
+
+def prepare(environment: Mapping[str, str], *, stopping: threading.Event) -> None:
+    """Bring database, static files and demo data up to date. Raises CannotRun when a step fails.
+
+    A step once begun is finished (hence its own session, which Ctrl-C does not reach): each takes seconds.
+    """
+    for what, command in PREPARATIONS:
+        if stopping.is_set():
+            return
+        print(f"{what} …", end=" ", flush=True)
+        began = time.monotonic()
+        step = subprocess.run(
+            [sys.executable, "manage.py", *command],
+            check=False,
+            cwd=PROJECT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        if step.returncode:
+            raise CannotRun(
+                f"failed.\n{step.stdout}\nmanage.py {command[0]} ended with exit code {step.returncode}."
+            )
+        print(f"{time.monotonic() - began:.1f} s", flush=True)
+
+
+def start_all(
+    processes: Processes, environment: Mapping[str, str], *, var: Path, shop: Address, gateway: Address
+) -> None:
+    """Start the five processes."""
+    python = sys.executable
+    celery = (python, "-m", "celery", "--quiet", "-A", "vmos_presale")
+    gunicorn = (python, "-m", "gunicorn", "vmos_presale.wsgi", "-b", str(shop), "--no-control-socket")
+    where = ("--host", gateway.host, "--port", str(gateway.port))
+    # Threads instead of processes, and no talk among workers where there is one: a third of the memory.
+    alone = ("-P", "threads", "--without-gossip", "--without-mingle", "--without-heartbeat")
+    commands = {
+        "worker": (*celery, "worker", "-l", "INFO", "-n", "worker@%h", "-Q", "celery", "-c", "4", *alone),
+        "sender": (*celery, "worker", "-l", "INFO", "-n", "sender@%h", "-Q", "notices", "-c", "2", *alone),
+        "beat": (*celery, "beat", "-l", "INFO", "-s", str(var / "beat-schedule"), "--pidfile="),
+        "gateway": (python, "manage.py", "sandbox_gateway", *where),
+        "web": (*gunicorn, "-w", "1", "-k", "gthread", "--threads", "8", "--graceful-timeout", "5"),
+    }
+    for name, command in commands.items():
+        processes.start(name, command, environment, cwd=PROJECT)
+
+
+def is_healthy(shop: Address, *, host: str) -> bool:
+    """Whether the shop answers /health, asked for by the name `host`. No proxy of the machine's is involved."""
+    here = shop.from_here()
+    connection = http.client.HTTPConnection(here.host, here.port, timeout=5)
+    with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+        connection.request("GET", "/health", headers={"Host": host})
+        return connection.getresponse().status == 200
+    return False
+
+
+def is_listening(address: Address) -> bool:
+    """Whether somebody accepts connections there."""
+    here = address.from_here()
+    with contextlib.suppress(OSError), socket.create_connection((here.host, here.port), timeout=1):
+        return True
+    return False
+
+
+def welcome(environment: Mapping[str, str], *, var: Path) -> str:
+    """What the person at the terminal needs to know."""
+    site = environment["SITE_URL"].rstrip("/")
+    return f"""
+  Ready. Open  {site}/
+
+  Customer     customer@example.com / {PASSWORD}
+  Staff        staff@example.com / {PASSWORD}   {site}/admin/
+  Mailbox      {site}/demo/mail/   every message the shop sends
+  Data         {var}   delete it to start afresh
+
+  Ctrl-C stops everything.
+"""
+
+
+def serve(
+    environment: Mapping[str, str], *, var: Path, shop: Address, gateway: Address, stopping: threading.Event
+) -> int:
+    """Run the processes until `stopping`. The exit code is 1 if one of them ended first or had to be killed."""
+    reason, code = "", 0
+    with Processes() as processes:
+        try:
+            start_all(processes, environment, var=var, shop=shop, gateway=gateway)
+            site = urlsplit(environment["SITE_URL"]).netloc
+            processes.wait_until(
+                lambda: stopping.is_set() or (is_healthy(shop, host=site) and is_listening(gateway)),
+                what="The shop",
+                seconds=60,
+            )
+            if not stopping.is_set():
+                print(welcome(environment, var=var), flush=True)
+            while not stopping.wait(0.3):
+                processes.check()
+        except (Died, NotReady) as problem:
+            print(f"\n{problem}", file=sys.stderr, flush=True)
+            reason, code = f" {problem.args[0]}", 1
+        print("\nStopping …", flush=True)
+        for name in processes.stop():
+            reason, code = f"{reason} {name} did not stop in time and was killed.", 1
+    print(f"Stopped.{reason}", flush=True)
+    return code
+
+
+def main() -> int:
+    """Run the demo until Ctrl-C, SIGTERM or the end of the terminal; 0 means that it stopped cleanly."""
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: stopping.set())
+    var = (PROJECT / os.environ.get("VAR_DIR", "var")).resolve()
+    var.mkdir(parents=True, exist_ok=True)
+    try:
+        with one_at_a_time(var):
+            shop, gateway = addresses(os.environ)
+            environment = demo_environment(os.environ, var=var, shop=shop, gateway=gateway)
+            remove_torn_messages(var)
+            prepare(environment, stopping=stopping)
+            if stopping.is_set():
+                return 0
+            return serve(environment, var=var, shop=shop, gateway=gateway, stopping=stopping)
+    except CannotRun as reason:
+        print(reason, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""What the demo decides before it starts anything."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from tools.demo import (
+    Address,
+    CannotRun,
+    addresses,
+    demo_environment,
+    kept_secrets,
+    one_at_a_time,
+    remove_torn_messages,
+)
+from tools.processes import free_port
+
+SHOP, GATEWAY = Address("127.0.0.1", 8000), Address("127.0.0.1", 8001)
+
+
+def test_a_taken_port_is_named_with_the_command_that_works_instead() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port, free = taken.getsockname()[1], free_port()
+        with pytest.raises(CannotRun) as refusal:
+            addresses({"PORT": str(port), "GATEWAY_PORT": str(free)})
+    first, *_, command = str(refusal.value).splitlines()
+    assert first == f"Port {port} is in use by another program. Type instead:"
+    words = command.split()
+    assert words[1:] == [f"GATEWAY_PORT={free}", "make", "run"]
+    # The proposal is true: with it, nothing is in the way.
+    proposed = int(words[0].removeprefix("PORT="))
+    assert addresses({"PORT": str(proposed), "GATEWAY_PORT": str(free)}) == (
+        Address("127.0.0.1", proposed),
+        Address("127.0.0.1", free),
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"PORT": "http"}, "PORT=http is not a port: give a number from 1 to 65535."),
+        ({"GATEWAY_PORT": "65536"}, "GATEWAY_PORT=65536 is not a port: give a number from 1 to 65535."),
+        ({"PORT": "8001"}, "PORT and GATEWAY_PORT are the same: the shop and the gateway need one each."),
+        ({"HOST": "192.0.2.1"}, "Cannot listen on 192.0.2.1: Cannot assign requested address."),
+    ],
+)
+def test_an_impossible_address_is_explained(environment: dict[str, str], words: str) -> None:
+    with pytest.raises(CannotRun) as refusal:
+        addresses(environment)
+    assert str(refusal.value) == words
+
+
+def test_secrets_are_made_once_and_are_for_the_owner_only(tmp_path: Path) -> None:
+    made = kept_secrets(tmp_path)
+    assert kept_secrets(tmp_path) == made
+    assert sorted(made) == ["SANDBOX_GATEWAY_KEY", "SANDBOX_WEBHOOK_SECRET", "SECRET_KEY"]
+    assert [path.name for path in tmp_path.iterdir()] == ["demo-secrets.json"]
+    assert (tmp_path / "demo-secrets.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_demo_never_touches_another_database(tmp_path: Path) -> None:
+    shell = {
+        "DATABASE_URL": "postgres://live/shop",
+        "BROKER_URL": "redis://live",
+        "REDIS_URL": "redis://live",
+    }
+    environment = demo_environment(shell, var=tmp_path, shop=SHOP, gateway=GATEWAY)
+    assert {name: environment[name] for name in shell} == {
+        "DATABASE_URL": f"sqlite:///{tmp_path}/db.sqlite3",
+        "BROKER_URL": "filesystem://",
+        "REDIS_URL": "",
+    }
+
+
+def test_a_browser_is_sent_to_an_address_that_exists(tmp_path: Path) -> None:
+    everywhere = Address("0.0.0.0", 8000)
+    environment = demo_environment({}, var=tmp_path, shop=everywhere, gateway=GATEWAY)
+    assert environment["SITE_URL"] == "http://127.0.0.1:8000"
+    environment = demo_environment(
+        {"SITE_URL": "http://shop.lan"}, var=tmp_path, shop=everywhere, gateway=GATEWAY
+    )
+    assert environment["ALLOWED_HOSTS"] == "127.0.0.1,localhost,shop.lan"
+
+
+def test_a_second_demo_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    refused = pytest.raises(CannotRun, match=rf"is running already \(process {os.getpid()}\)")
+    with one_at_a_time(tmp_path), refused, one_at_a_time(tmp_path):
+        pytest.fail("two demos in one folder")
+    with one_at_a_time(tmp_path):
+        pass
+
+
+def test_empty_messages_are_deleted_and_whole_ones_are_kept(tmp_path: Path) -> None:
+    messages = tmp_path / "broker" / "messages"
+    messages.mkdir(parents=True)
+    (messages / "torn.msg").touch()
+    (messages / "whole.msg").write_text("{}")
+    (tmp_path / "empty").touch()
+    remove_torn_messages(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["empty", "whole.msg"]

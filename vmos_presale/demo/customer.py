@@ -1,0 +1,115 @@
+"""The demo customer's orders, placed and paid through the shop's own front doors."""
+
+import uuid
+from datetime import datetime, timedelta
+from random import Random
+
+from django.conf import settings
+
+from accounts.models import User
+from agreements.acceptance import Consent, Witness, required_consents
+from inventory.models import Fee, Plan, SupplyBatch, Term
+from inventory.supply import announce_batch, change_batch
+from notices.models import Notice
+from notices.outbox import drain
+from orders.allocation import allocate_devices
+from orders.checkout import Wish, place_order
+from orders.estimates import refresh_estimates
+from orders.gateways.protocol import MoneyMoved, Snapshot
+from orders.models import AttemptState, Order, PaymentAttempt
+from orders.payments import apply_snapshot
+from vmos_presale.demo.catalogue import BROWSERS, CUSTOMER, CUSTOMERS_DOMAIN, IN_STOCK, MODELS, QUEUED, SOON
+from vmos_presale.demo.history import REPORTED_AFTER, Coming, coming_batches
+from vmos_presale.demo.mass import new_attempt, new_capture
+
+# Names of what is found again at the next run.
+NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "demo.example.com")
+MODEL_OF = {model.slug: model for model in MODELS}
+WITNESS = Witness(ip_address="192.0.2.10", user_agent=BROWSERS[2])
+
+
+def is_done() -> bool:
+    """Whether the last of the customer's orders is there."""
+    return Order.objects.filter(checkout_key=_key("unpaid")).exists()
+
+
+def follow(*, now: datetime) -> None:
+    """One phone in use, two waited for, one not paid yet; and on the way the supplier's dates move."""
+    queued = Plan.objects.get(slug=QUEUED)
+    first, second = coming_batches(MODEL_OF[QUEUED], now=now)
+    batch = _announce(first, queued)
+    at = now - timedelta(days=24)
+    _pay(_order("queued", QUEUED, days=30, quantity=2, at=at), at=at + timedelta(minutes=4))
+    _send(now=at + timedelta(minutes=5))
+    at = now - timedelta(days=20)
+    _pay(_order("in stock", IN_STOCK, days=90, quantity=1, at=at), at=at + timedelta(minutes=2))
+    served_at = at + timedelta(minutes=2) + settings.ALLOCATION_HOLD_BACK
+    allocate_devices(plan_id=Plan.objects.get(slug=IN_STOCK).pk, now=served_at)
+    _send(now=served_at)
+    _announce(second, queued)
+    if first.moved_at:
+        change_batch(batch_id=batch.pk, expected_on=first.now_expected_on, now=first.moved_at)
+    for model in MODELS:
+        if model.waiting:
+            refresh_estimates(plan_id=Plan.objects.get(slug=model.slug).pk, now=now)
+    # The mass hears of it without a thousand mails in the demo's mailbox.
+    Notice.objects.filter(is_expanded=False, recipient__email__endswith=f"@{CUSTOMERS_DOMAIN}").update(
+        is_expanded=True
+    )
+    _order("unpaid", SOON, days=30, quantity=1, at=now)
+    _send(now=now)
+
+
+def _announce(coming: Coming, plan: Plan) -> SupplyBatch:
+    known = SupplyBatch.objects.filter(reference=coming.reference).first()
+    return known or announce_batch(
+        plan_id=plan.pk,
+        reference=coming.reference,
+        quantity=coming.quantity,
+        expected_on=coming.first_expected_on,
+        now=coming.announced_at,
+    )
+
+
+def _order(name: str, slug: str, *, days: int, quantity: int, at: datetime) -> Order:
+    customer = User.objects.get(email=CUSTOMER)
+    term = Term.objects.get(plan__slug=slug, days=days)
+    required = required_consents(now=at, language=customer.language, is_minor=False)
+    return place_order(
+        customer_id=customer.pk,
+        checkout_key=_key(name),
+        wishes=[Wish(term.pk, quantity)],
+        currency="USD",
+        seen_total=Fee.objects.in_force(currency="USD", at=at)[term.pk].money * quantity,
+        consents=[
+            Consent(each.text.pk, each.subject, each.role, customer.name, customer.email, each.statement)
+            for each in required
+        ],
+        witness=WITNESS,
+        is_minor=False,
+        language=customer.language,
+        now=at,
+    )
+
+
+def _pay(order: Order, *, at: datetime) -> None:
+    """As if the gateway had reported a capture."""
+    random = Random(str(order.checkout_key))  # noqa: S311 (the same names every time)
+    drawn = new_attempt(order, 1, AttemptState.PENDING, random)
+    attempt = PaymentAttempt.objects.filter(reference=drawn.reference).first()
+    if attempt is None:
+        drawn.save(force_insert=True)
+        attempt = drawn
+    capture = new_capture(drawn, at=at, random=random)
+    moved = MoneyMoved(capture.transaction_id, order.total, at)
+    snapshot = Snapshot(attempt.provider_id, AttemptState.CAPTURED, captures=(moved,))
+    apply_snapshot(attempt_id=attempt.pk, snapshot=snapshot, now=at + REPORTED_AFTER)
+
+
+def _send(*, now: datetime) -> None:
+    while drain(now=now):
+        pass
+
+
+def _key(name: str) -> uuid.UUID:
+    return uuid.uuid5(NAMESPACE, name)
