@@ -23,7 +23,7 @@ def units_ahead(line: OrderLine) -> int:
 def units_waiting_by_plan(plan_ids: Iterable[int]) -> dict[int, int]:
     """`units_waiting` for several plans in one query; a plan with no queue is missing."""
     waiting = OrderLine.objects.filter(plan_id__in=list(plan_ids), state=LineState.WAITING)
-    return {plan: units for plan, units in waiting.values_list("plan_id").annotate(units=Sum(WAITING_UNITS))}
+    return dict(waiting.values_list("plan_id").annotate(units=Sum(WAITING_UNITS)))
 
 
 def units_held_by_plan(plan_ids: Iterable[int]) -> dict[int, int]:
@@ -31,13 +31,13 @@ def units_held_by_plan(plan_ids: Iterable[int]) -> dict[int, int]:
     held = OrderLine.objects.filter(
         plan_id__in=list(plan_ids), state=LineState.UNPAID, order__state=OrderState.UNPAID
     )
-    return {plan: units for plan, units in held.values_list("plan_id").annotate(units=Sum("quantity"))}
+    return dict(held.values_list("plan_id").annotate(units=Sum("quantity")))
 
 
 def free_devices_by_plan(plan_ids: Iterable[int]) -> dict[int, int]:
     """Devices in stock, by plan; a plan with none is missing."""
     free = Device.objects.filter(plan_id__in=list(plan_ids), state=DeviceState.FREE)
-    return {plan: devices for plan, devices in free.values_list("plan_id").annotate(devices=Count("pk"))}
+    return dict(free.values_list("plan_id").annotate(devices=Count("pk")))
 
 
 def lock_plans(plan_ids: Iterable[int]) -> dict[int, Plan]:

@@ -19,7 +19,17 @@ from inventory.models import (
     SupplyReceipt,
     Term,
 )
-from orders.models import LineState, Order, OrderLine, OrderState, new_reference
+from orders.models import (
+    AttemptState,
+    EntryKind,
+    LedgerEntry,
+    LineState,
+    Order,
+    OrderLine,
+    OrderState,
+    PaymentAttempt,
+    new_reference,
+)
 
 NOW = datetime(2026, 11, 23, 4, 0, tzinfo=UTC)  # noon in Hong Kong
 _numbers = itertools.count(1)
@@ -132,3 +142,38 @@ def make_order(
 def make_line(fee: Fee, *, quantity: int = 1, paid_at: datetime, customer: User | None = None) -> OrderLine:
     """A line of its own order, waiting since `paid_at`."""
     return make_order([(fee, quantity)], paid_at=paid_at, customer=customer).lines.get()
+
+
+def make_attempt(
+    order: Order, *, number: int = 1, state: AttemptState = AttemptState.PENDING
+) -> PaymentAttempt:
+    """A payment of the whole order that is open at the sandbox gateway as `pay_<number>`."""
+    return PaymentAttempt.objects.create(
+        order=order,
+        reference=f"{order.reference}-{number}",
+        method=f"sandbox{number}",
+        gateway="sandbox",
+        state=state,
+        amount_minor=order.total_minor,
+        currency=order.currency,
+        provider_id=f"pay_{number}",
+        created_at=order.placed_at,
+        expires_at=order.pay_until,
+    )
+
+
+def make_capture(order: Order) -> LedgerEntry:
+    """The payment that an order made as paid was paid by."""
+    paid_at = order.paid_at or order.placed_at
+    entry: LedgerEntry = LedgerEntry.objects.create(
+        order=order,
+        attempt=make_attempt(order, state=AttemptState.CAPTURED),
+        gateway="sandbox",
+        kind=EntryKind.CAPTURE,
+        transaction_id=f"cap-{order.pk}",
+        minor=order.total_minor,
+        currency=order.currency,
+        occurred_at=paid_at,
+        recorded_at=paid_at,
+    )
+    return entry

@@ -47,11 +47,14 @@ def running_stack(kind: str, *, var: Path) -> Iterator[Stack]:
         "ALLOCATION_HOLD_BACK_SECONDS": str(HOLD_BACK_SECONDS),
         "STATICFILES_BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage",
     }
+    manage = [sys.executable, "manage.py"]
     with _services(kind) as services:
         environment |= services
         for command in (["migrate", "-v0"], ["collectstatic", "--noinput", "-v0"], ["publish_agreements"]):
-            _run([sys.executable, "manage.py", *command], environment)
-        data = json.loads(_run([sys.executable, "-m", "tests.journey_data"], environment))
+            _run([*manage, *command], environment)
+        data = json.loads(
+            _run([*manage, "shell", "--no-imports", "-c", "import tests.journey_data"], environment)
+        )
         with Processes() as processes:
             start_all(processes, environment, var=var, shop=shop, gateway=gateway)
             processes.wait_until(
@@ -70,7 +73,7 @@ def _services(kind: str) -> Iterator[dict[str, str]]:
         return
     server, name = os.environ["DATABASE_URL"], f"journey_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(_for_psycopg(server), autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')  # type: ignore[arg-type]
+        connection.execute(f'CREATE DATABASE "{name}"')
         try:
             yield {
                 "DATABASE_URL": urlunsplit(urlsplit(server)._replace(path=f"/{name}")),
@@ -78,7 +81,7 @@ def _services(kind: str) -> Iterator[dict[str, str]]:
                 "REDIS_URL": os.environ.get("REDIS_URL", ""),
             }
         finally:
-            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')  # type: ignore[arg-type]
+            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 def _for_psycopg(url: str) -> str:

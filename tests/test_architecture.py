@@ -49,7 +49,7 @@ def breaches(source: str) -> list[str]:
             if isinstance(target, ast.Attribute) and target.attr in STATE
         ]
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            named = {keyword.arg for keyword in node.keywords}
+            named = {keyword.arg for keyword in node.keywords if keyword.arg}
             if node.func.attr == "update" and named & STATE:
                 found.append(f"line {node.lineno} updates {', '.join(sorted(named & STATE))}")
             if node.func.attr in WRITERS and isinstance(node.func.value, ast.Attribute):

@@ -30,7 +30,6 @@ from orders.fifo import Claim, hand_out
 from orders.gateways.protocol import MoneyMoved, Snapshot
 from orders.models import (
     Allocation,
-    EntryKind,
     Ground,
     LedgerEntry,
     LineState,
@@ -41,29 +40,25 @@ from orders.models import (
     RefundLine,
 )
 from orders.models.order import LineQuerySet
+from orders.offers import stocks
 from orders.payments import apply_snapshot
 from orders.refunds import RefundRefused, approve_refund, request_refund
-from tests.builders import NOW, make_devices, make_fee, make_line, make_order, make_plan, make_user
+from tests.builders import (
+    NOW,
+    make_attempt,
+    make_capture,
+    make_devices,
+    make_fee,
+    make_line,
+    make_order,
+    make_plan,
+    make_user,
+)
 from tests.racing import failures, in_background, race, wait_until_blocked
 
 pytestmark = [pytest.mark.postgres, pytest.mark.django_db(transaction=True)]
 
 EARLIER = NOW - timedelta(hours=1)
-
-
-def make_attempt(order: Order, *, number: int = 1) -> PaymentAttempt:
-    return PaymentAttempt.objects.create(
-        order=order,
-        reference=f"{order.reference}-{number}",
-        method=f"sandbox{number}",
-        gateway="sandbox",
-        state="pending",
-        amount_minor=order.total_minor,
-        currency=order.currency,
-        provider_id=f"pay_{number}",
-        created_at=order.placed_at,
-        expires_at=order.pay_until,
-    )
 
 
 def captured(attempt: PaymentAttempt, *, at: datetime, minor: int = 0, transaction_id: str = "") -> Snapshot:
@@ -132,22 +127,6 @@ def everything_adds_up(plan: Plan) -> bool:
     )
 
 
-def paid_for(order: Order) -> Order:
-    attempt = make_attempt(order)
-    LedgerEntry.objects.create(
-        order=order,
-        attempt=attempt,
-        gateway="sandbox",
-        kind=EntryKind.CAPTURE,
-        transaction_id=f"cap-{attempt.pk}",
-        minor=order.total_minor,
-        currency=order.currency,
-        occurred_at=order.paid_at,
-        recorded_at=order.paid_at,
-    )
-    return order
-
-
 @pytest.mark.clause("1.1", "3.3")
 def test_eight_sweeps_eight_payers_and_refunds_at_the_head_overtake_nobody(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
@@ -159,9 +138,11 @@ def test_eight_sweeps_eight_payers_and_refunds_at_the_head_overtake_nobody(
     dice = random.Random(1)
     began = datetime.now(UTC)
     queue = [
-        paid_for(make_order([(fee, dice.randint(1, 3))], paid_at=began - timedelta(seconds=300 - n)))
+        make_order([(fee, dice.randint(1, 3))], paid_at=began - timedelta(seconds=300 - n))
         for n in range(120)
     ]
+    for order in queue:
+        make_capture(order)
     unpaid = [make_order([(fee, dice.randint(1, 3))], placed_at=began) for _ in range(80)]
     attempts = [make_attempt(order) for order in unpaid]
     clerk, approver = make_user(is_staff=True), make_user(is_staff=True)
@@ -315,7 +296,8 @@ def refund_in_flight(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[OrderLin
     """A line of ten with ten devices, and a refund of all ten that stops just before its commit."""
     plan = make_plan()
     make_devices(plan, 10)
-    order = paid_for(make_order([(make_fee(plan), 10)], paid_at=EARLIER))
+    order = make_order([(make_fee(plan), 10)], paid_at=EARLIER)
+    make_capture(order)
     line = order.lines.get()
     refund = request_refund(
         order_id=order.pk,
@@ -410,7 +392,7 @@ def plan_with_one_unit_left() -> Plan:
 def test_last_unit_is_sold_to_exactly_one_of_eight_checkouts(plan_with_one_unit_left: Plan) -> None:
     buyers = [make_user().pk for _ in range(8)]
 
-    outcomes = race(*[lambda buyer=buyer: place(plan_with_one_unit_left, buyer) for buyer in buyers])  # type: ignore[misc]
+    outcomes = race(*[lambda buyer=buyer: place(plan_with_one_unit_left, buyer) for buyer in buyers])
 
     assert [type(failure) for failure in failures(outcomes)] == [CapReached] * 7
     assert Order.objects.count() == 1
@@ -419,7 +401,7 @@ def test_last_unit_is_sold_to_exactly_one_of_eight_checkouts(plan_with_one_unit_
 def test_control_without_the_plans_lock_the_last_unit_is_sold_twice(
     plan_with_one_unit_left: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    both_have_looked, stocks = threading.Barrier(2), checkout.stocks
+    both_have_looked = threading.Barrier(2)
 
     def look(plans: Any) -> Any:
         stock = stocks(plans)
@@ -430,7 +412,7 @@ def test_control_without_the_plans_lock_the_last_unit_is_sold_twice(
     monkeypatch.setattr(checkout, "stocks", look)
     buyers = [make_user().pk for _ in range(2)]
 
-    outcomes = race(*[lambda buyer=buyer: place(plan_with_one_unit_left, buyer) for buyer in buyers])  # type: ignore[misc]
+    outcomes = race(*[lambda buyer=buyer: place(plan_with_one_unit_left, buyer) for buyer in buyers])
 
     assert failures(outcomes) == []
     assert Order.objects.count() == 2

@@ -12,7 +12,7 @@ from tests.builders import NOW, make_batch, make_fee, make_line, make_order, mak
 pytestmark = pytest.mark.django_db
 
 
-def refused(sql: str, *params: object) -> bool:
+def refused(sql: str, *params: str | int) -> bool:
     """Whether the database refuses the statement because of a trigger of ours."""
     with transaction.atomic(), connection.cursor() as cursor:
         try:

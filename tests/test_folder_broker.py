@@ -1,6 +1,7 @@
 """The embedded broker's messages appear whole."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kombu import Connection
@@ -29,7 +30,7 @@ def put(transport: type[filesystem.Transport], folder: Path) -> Witness:
     }
     witness = Witness(folder)
     with Connection(transport=transport, transport_options=options) as connection:
-        channel = connection.channel()
+        channel: Any = connection.channel()
         channel._put("jobs", {"body": witness})
         assert channel._get("jobs") == {"body": "whole"}
     return witness
@@ -52,7 +53,7 @@ def test_messages_come_in_the_order_of_their_sending(tmp_path: Path, monkeypatch
         "control_folder": str(tmp_path / "c"),
     }
     with Connection(transport=folder_broker.Transport, transport_options=options) as connection:
-        channel = connection.channel()
+        channel: Any = connection.channel()
         for number in range(3):
             channel._put("jobs", number)
 

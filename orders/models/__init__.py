@@ -1,6 +1,6 @@
 """The rows of the sale, in the order in which they come to be."""
 
-from orders.models.order import Order, OrderLine, LineState, OrderState, new_reference
+from orders.models.order import LineState, Order, OrderLine, OrderState, new_reference
 from orders.models.payment import (
     AttemptState,
     EntryKind,

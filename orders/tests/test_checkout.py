@@ -56,21 +56,19 @@ def place() -> Place:
             for required in required_consents(now=NOW, language="en", is_minor=is_minor)
             if required.key != left_out
         ]
-        return place_order(
-            **{
-                "customer_id": customer.pk,
-                "checkout_key": uuid.uuid4(),
-                "wishes": [Wish(fee.term_id, quantity) for fee, quantity in asked],
-                "currency": "USD",
-                "seen_total": Money(sum(fee.minor * quantity for fee, quantity in asked), "USD"),
-                "consents": consents,
-                "witness": Witness(ip_address="203.0.113.7", user_agent="Test"),
-                "is_minor": False,
-                "language": "en",
-                "now": NOW,
-            }
-            | changes
-        )
+        request: dict[str, Any] = {
+            "customer_id": customer.pk,
+            "checkout_key": uuid.uuid4(),
+            "wishes": [Wish(fee.term_id, quantity) for fee, quantity in asked],
+            "currency": "USD",
+            "seen_total": Money(sum(fee.minor * quantity for fee, quantity in asked), "USD"),
+            "consents": consents,
+            "witness": Witness(ip_address="203.0.113.7", user_agent="Test"),
+            "is_minor": False,
+            "language": "en",
+            "now": NOW,
+        } | changes
+        return place_order(**request)
 
     return place_with
 

@@ -152,7 +152,8 @@ def test_quote_counts_the_units_that_wait() -> None:
 
 
 def newest(line: OrderLine) -> Estimate:
-    return line.estimates.order_by("-number")[0]
+    estimate: Estimate = line.estimates.order_by("-number")[0]
+    return estimate
 
 
 def estimate_notices() -> list[str]:

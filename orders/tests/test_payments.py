@@ -19,26 +19,11 @@ from orders.models import (
     ReviewKind,
 )
 from orders.payments import apply_snapshot
-from tests.builders import NOW, make_fee, make_order, make_plan
+from tests.builders import NOW, make_attempt, make_fee, make_order, make_plan
 
 pytestmark = pytest.mark.django_db
 
 CAPTURED_AT = NOW - timedelta(minutes=2)
-
-
-def make_attempt(order: Order, *, number: int = 1, currency: str = "") -> PaymentAttempt:
-    return PaymentAttempt.objects.create(
-        order=order,
-        reference=f"{order.reference}-{number}",
-        method=f"sandbox{number}",
-        gateway="sandbox",
-        state=AttemptState.PENDING,
-        amount_minor=order.total_minor,
-        currency=currency or order.currency,
-        provider_id=f"pay_{number}",
-        created_at=order.placed_at,
-        expires_at=order.pay_until,
-    )
 
 
 @pytest.fixture

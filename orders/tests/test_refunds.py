@@ -8,48 +8,28 @@ from django.db import IntegrityError, transaction
 from notices.models import Notice
 from orders.allocation import allocate_devices
 from orders.models import (
-    EntryKind,
     Ground,
-    LedgerEntry,
     LineState,
-    Order,
     OrderLine,
     Refund,
     RefundState,
 )
 from orders.queue import units_ahead, units_waiting
 from orders.refunds import RefundRefused, approve_refund, reject_refund, request_refund
-from tests.builders import NOW, make_devices, make_fee, make_line, make_order, make_plan, make_user
+from tests.builders import (
+    NOW,
+    make_capture,
+    make_devices,
+    make_fee,
+    make_line,
+    make_order,
+    make_plan,
+    make_user,
+)
 
 pytestmark = pytest.mark.django_db
 
 EARLIER = NOW - timedelta(hours=1)
-
-
-def paid(order: Order) -> Order:
-    """Give an order made as paid the payment that paid for it."""
-    attempt = order.attempts.create(
-        reference=f"{order.reference}-1",
-        method="sandbox",
-        gateway="sandbox",
-        state="captured",
-        amount_minor=order.total_minor,
-        currency=order.currency,
-        created_at=order.placed_at,
-        expires_at=order.pay_until,
-    )
-    LedgerEntry.objects.create(
-        order=order,
-        attempt=attempt,
-        gateway="sandbox",
-        kind=EntryKind.CAPTURE,
-        transaction_id=f"cap-{order.pk}",
-        minor=order.total_minor,
-        currency=order.currency,
-        occurred_at=order.paid_at,
-        recorded_at=order.paid_at,
-    )
-    return order
 
 
 def request(line: OrderLine, *, units: int = 1, by: int | None = None, ground: Ground = Ground.LAW) -> Refund:
@@ -66,7 +46,8 @@ def request(line: OrderLine, *, units: int = 1, by: int | None = None, ground: G
 @pytest.fixture
 def line() -> OrderLine:
     """Three units at 4.99 USD that wait, paid for."""
-    order = paid(make_order([(make_fee(make_plan(), minor=499), 3)], paid_at=EARLIER))
+    order = make_order([(make_fee(make_plan(), minor=499), 3)], paid_at=EARLIER)
+    make_capture(order)
     return order.lines.get()
 
 
