@@ -14,8 +14,8 @@ from django.forms import Form
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
-from django.utils.translation import get_language, gettext_lazy, ngettext, to_locale
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
 from unfold.admin import TabularInline
 
 from evidence.admin import (
@@ -42,18 +42,12 @@ from inventory.models import (
     SupplyReceipt,
     Term,
 )
-from inventory.money import Money
 from inventory.receiving import FileRefused, RowProblem, receive_devices
 from inventory.supply import SupplyRefused, announce_batch, cancel_batch, change_batch, contract_date
 
 PROBLEMS_SHOWN = 200
 # A spreadsheet takes a cell that begins so for a formula.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
-
-def localised(money: Money) -> str:
-    """Money as the reader of this page writes it."""
-    return money.localised(to_locale(get_language() or settings.LANGUAGE_CODE))
 
 
 # --- catalogue -------------------------------------------------------------------------------------------
@@ -141,7 +135,7 @@ class FeeInline(RecordInline):
 
     @column(gettext_lazy("fee"))
     def amount(self, fee: Fee) -> str:
-        return localised(fee.money)
+        return fee.money.localised()
 
 
 @admin.register(FeeSchedule)
@@ -231,7 +225,7 @@ class FeeAdmin(RecordAdmin):
 
     @column(gettext_lazy("fee"))
     def amount(self, fee: Fee) -> str:
-        return localised(fee.money)
+        return fee.money.localised()
 
 
 # --- supply ----------------------------------------------------------------------------------------------

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 import moneyed
+from django.conf import settings
+from django.utils.translation import get_language, to_locale
 from moneyed.l10n import format_money
 
-WRITTEN_AMOUNT = re.compile(r"[0-9]{1,12}(\.[0-9]{1,4})?")
+WRITTEN_AMOUNT = re.compile(r"[0-9]{1,18}(\.[0-9]{1,4})?")
 
 
 class CurrencyMismatch(ValueError):
@@ -41,8 +43,9 @@ class Money:
         exponent = exponent_of(self.currency)
         return f"{Decimal(self.minor).scaleb(-exponent):.{exponent}f}"
 
-    def localised(self, locale: str) -> str:
-        """As a reader of `locale` (`en`, `zh_Hans`) writes it, currency included: "US$49.90"."""
+    def localised(self) -> str:
+        """As a reader of the active language writes it, currency included: "$49.90"."""
+        locale = to_locale(get_language() or settings.LANGUAGE_CODE)
         return format_money(moneyed.Money(self.written(), self.currency), locale=locale)
 
     def __add__(self, other: "Money") -> "Money":

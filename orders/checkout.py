@@ -94,7 +94,8 @@ def place_order(
         total = sum((Money(line.unit_minor, currency) * line.quantity for line in lines), Money(0, currency))
         if total != seen_total:
             raise FeeChanged(
-                _("The total is now %(total)s. Please check it and order again.") % {"total": total},
+                _("The total is now %(total)s. Please check it and order again.")
+                % {"total": total.localised()},
                 new_total=total,
             )
         order = Order.objects.create(

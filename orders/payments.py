@@ -245,7 +245,10 @@ def apply_snapshot(*, attempt_id: int, snapshot: Snapshot, now: datetime) -> Pay
 
 
 def _book(attempt: PaymentAttempt, kind: EntryKind, move: MoneyMoved, *, now: datetime) -> LedgerEntry | None:
-    """Write the ledger entry; None when the ledger has it (an order's entries are written under its lock)."""
+    """Write the ledger entry; None when the ledger has it (an order's entries are written under its lock).
+
+    An entry that stands under another payment is never moved: a person has to look at it.
+    """
     minor = move.amount.minor if kind == EntryKind.CAPTURE else -move.amount.minor
     entry, is_new = LedgerEntry.objects.get_or_create(
         gateway=attempt.gateway,
@@ -260,6 +263,14 @@ def _book(attempt: PaymentAttempt, kind: EntryKind, move: MoneyMoved, *, now: da
             "recorded_at": now,
         },
     )
+    if not is_new and entry.attempt_id != attempt.pk:
+        open_review_item(
+            kind=ReviewKind.ALREADY_BOOKED,
+            key=f"{attempt.reference}:{move.transaction_id}",
+            order=attempt.order,
+            detail=f"{attempt} reports {kind} {move.transaction_id}, which is booked for {entry.attempt}.",
+            now=now,
+        )
     return entry if is_new else None
 
 

@@ -134,11 +134,11 @@ def _payment_happenings(order: Order, attempts: list[PaymentAttempt]) -> list[Ha
         EntryKind.REVERSAL: _("Payment returned by the bank"),
     }
     happenings += [
-        Happening(entry.occurred_at, titles[EntryKind(entry.kind)], str(entry.money))
+        Happening(entry.occurred_at, titles[EntryKind(entry.kind)], entry.money.localised())
         for entry in order.ledger.all()
     ]
     happenings += [
-        Happening(refund.decided_at, _("Refund approved"), str(refund.amount))
+        Happening(refund.decided_at, _("Refund approved"), refund.amount.localised())
         for refund in order.refunds.select_related("order")
         if refund.decided_at and refund.state != RefundState.REJECTED
     ]

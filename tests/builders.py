@@ -170,7 +170,7 @@ def make_capture(order: Order) -> LedgerEntry:
         attempt=make_attempt(order, state=AttemptState.CAPTURED),
         gateway="sandbox",
         kind=EntryKind.CAPTURE,
-        transaction_id=f"cap-{order.pk}",
+        transaction_id=f"paid-{order.pk}",
         minor=order.total_minor,
         currency=order.currency,
         occurred_at=paid_at,

@@ -8,5 +8,8 @@ os.environ.setdefault("STATICFILES_BACKEND", "django.contrib.staticfiles.storage
 
 from vmos_presale.settings import *  # noqa: F403
 
+# WhiteNoise warns of a folder that is not there, and a warning is an error.
+STATIC_ROOT.mkdir(parents=True, exist_ok=True)  # noqa: F405
+
 # Passwords are made slow to guess, which every test that makes a user would pay for.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -58,10 +58,6 @@ def steps(*, var: Path, for_pytest: Sequence[str]) -> list[Step]:
     }
     production = {**embedded, "ALLOWED_HOSTS": "example.com", "SITE_URL": "https://example.com"}
 
-    # The files of the site are not collected for the tests, so their hashed names are not known.
-    for environment in (plain, embedded):
-        environment["STATICFILES_BACKEND"] = "django.contrib.staticfiles.storage.StaticFilesStorage"
-
     def program(
         name: str, *arguments: str, environment: Mapping[str, str] = embedded
     ) -> Callable[[], Outcome]:

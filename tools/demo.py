@@ -139,6 +139,7 @@ def demo_environment(
         "SANDBOX_GATEWAY_URL": f"http://{gateway.from_here()}",
         # Long enough to see a payment wait for it, short enough to wait oneself.
         "ALLOCATION_HOLD_BACK_SECONDS": "15",
+        "SUPPORT_EMAIL": "support@example.com",
         **environment,
         **kept_secrets(var),
         "DEMO": "1",

@@ -25,7 +25,6 @@ from evidence.admin import (
     posted,
     staff_id,
 )
-from inventory.admin import localised
 from orders.admin.forms import RequestRefundForm
 from orders.models import (
     Allocation,
@@ -84,7 +83,7 @@ class LineInline(RecordInline):
 
     @column(gettext_lazy("fee"))
     def unit(self, line: OrderLine) -> str:
-        return localised(line.unit_fee)
+        return line.unit_fee.localised()
 
 
 class AttemptInline(RecordInline):
@@ -95,7 +94,7 @@ class AttemptInline(RecordInline):
 
     @column(gettext_lazy("amount"))
     def amount_paid(self, attempt: PaymentAttempt) -> str:
-        return localised(attempt.amount)
+        return attempt.amount.localised()
 
 
 class LedgerInline(RecordInline):
@@ -108,7 +107,7 @@ class LedgerInline(RecordInline):
 
     @column(gettext_lazy("amount"))
     def amount(self, entry: LedgerEntry) -> str:
-        return localised(entry.money)
+        return entry.money.localised()
 
 
 class RefundInline(RecordInline):
@@ -131,7 +130,7 @@ class RefundInline(RecordInline):
 
     @column(gettext_lazy("amount"))
     def amount_back(self, refund: Refund) -> str:
-        return localised(refund.amount)
+        return refund.amount.localised()
 
 
 class ReviewInline(RecordInline):
@@ -219,7 +218,7 @@ class OrderAdmin(RecordAdmin):
 
     @column(gettext_lazy("total"), ordering="total_minor")
     def total_shown(self, order: Order) -> str:
-        return localised(order.total)
+        return order.total.localised()
 
     @column(gettext_lazy("units waiting"), ordering="waiting")
     def waiting(self, order: Order) -> int:

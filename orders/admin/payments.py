@@ -10,7 +10,6 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from evidence.admin import RecordAdmin, button, choice_column, column, posted, staff_id
-from inventory.admin import localised
 from orders.admin.forms import ResolveForm
 from orders.admin.orders import ATTEMPT_COLOURS, LedgerInline
 from orders.models import EntryKind, LedgerEntry, PaymentAttempt, ReviewItem, WebhookEvent
@@ -40,7 +39,7 @@ class PaymentAttemptAdmin(RecordAdmin):
 
     @column(gettext_lazy("amount"), ordering="amount_minor")
     def amount_paid(self, attempt: PaymentAttempt) -> str:
-        return localised(attempt.amount)
+        return attempt.amount.localised()
 
 
 @admin.register(WebhookEvent)
@@ -91,7 +90,7 @@ class LedgerEntryAdmin(RecordAdmin):
 
     @column(gettext_lazy("amount"), ordering="minor")
     def amount(self, entry: LedgerEntry) -> str:
-        return localised(entry.money)
+        return entry.money.localised()
 
 
 @admin.register(ReviewItem)

@@ -14,7 +14,6 @@ from django.utils.translation import gettext_lazy
 from unfold.views import ChangeList
 
 from evidence.admin import RecordAdmin, RecordInline, choice_column, column
-from inventory.admin import localised
 from orders.admin.orders import LINE_COLOURS
 from orders.models import Allocation, Estimate, LineState, OrderLine, RefundLine
 from orders.models.order import WAITING_UNITS
@@ -199,7 +198,7 @@ class OrderLineAdmin(RecordAdmin):
 
     @column(gettext_lazy("fee"))
     def unit_shown(self, line: OrderLine) -> str:
-        return localised(line.unit_fee)
+        return line.unit_fee.localised()
 
 
 @admin.register(Allocation)

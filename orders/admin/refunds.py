@@ -12,7 +12,6 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from evidence.admin import RecordAdmin, RecordInline, button, choice_column, column, posted, staff_id
-from inventory.admin import localised
 from orders.admin.orders import REFUND_COLOURS
 from orders.models import Refund, RefundLine, RefundState
 from orders.refunds import RefundRefused, approve_refund, reject_refund
@@ -74,7 +73,7 @@ class RefundAdmin(RecordAdmin):
 
     @column(gettext_lazy("amount"), ordering="minor")
     def amount_back(self, refund: Refund) -> str:
-        return localised(refund.amount)
+        return refund.amount.localised()
 
     @button(gettext_lazy("Approve"), icon="check")
     def approve(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -126,7 +125,7 @@ class RefundAdmin(RecordAdmin):
                 units,
             )
             % {
-                "amount": localised(refund.amount),
+                "amount": refund.amount.localised(),
                 "units": units,
                 "order": refund.order,
                 "ground": refund.get_ground_display(),

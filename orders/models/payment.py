@@ -173,6 +173,7 @@ class ReviewKind(models.TextChoices):
     WRONG_CURRENCY = "wrong-currency", _("captured in another currency")
     DUPLICATE = "duplicate", _("captured again for a paid order")
     LATE_WITHOUT_CAP = "late-without-cap", _("captured after expiry, no units left")
+    ALREADY_BOOKED = "already-booked", _("transaction booked for another payment")
     CHARGEBACK = "chargeback", _("money taken back by the payer's bank")
     GATEWAY_REFUSES_US = "gateway-refuses-us", _("gateway refuses our credentials")
     EXTERNAL_REFUND = "external-refund", _("refund made outside the shop")

@@ -10,10 +10,9 @@ from django import forms, template
 from django.conf import settings
 from django.utils import timezone
 from django.utils.formats import date_format
-from django.utils.translation import get_language, ngettext, to_locale
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
-from inventory.models import Region
 from inventory.money import Money
 from orders.gateways import METHODS
 
@@ -43,7 +42,7 @@ class Bar:
 @register.filter
 def money(amount: Money | None) -> str:
     """As a reader of the active language writes it; nothing for no amount."""
-    return amount.localised(to_locale(get_language() or settings.LANGUAGE_CODE)) if amount else ""
+    return "" if amount is None else amount.localised()
 
 
 @register.filter
@@ -72,11 +71,6 @@ def days_left(ends_at: datetime, now: datetime) -> int:
 def method_label(slug: str) -> str:
     """The name of a way to pay, also of one that is not offered any more."""
     return next((str(method.label) for method in METHODS if method.slug == slug), slug)
-
-
-@register.filter
-def region_name(code: str) -> str:
-    return str(Region(code).label) if code in Region.values else code
 
 
 @register.filter

@@ -209,3 +209,16 @@ def test_42_refund_made_at_the_gateways_desk_is_booked_and_reviewed(attempt: Pay
 
     assert list(LedgerEntry.objects.order_by("pk").values_list("minor", flat=True)) == [4_990, -990]
     assert reviews() == [ReviewKind.EXTERNAL_REFUND]
+
+
+def test_transaction_that_is_booked_for_another_payment_is_reviewed_not_counted(
+    attempt: PaymentAttempt,
+) -> None:
+    other = make_attempt(make_order([(attempt.order.lines.get().fee, 1)], placed_at=NOW), number=1)
+    apply_snapshot(attempt_id=attempt.pk, snapshot=captured(4_990), now=NOW)
+
+    apply_snapshot(attempt_id=other.pk, snapshot=captured(4_990), now=NOW)
+
+    assert Order.objects.get(pk=other.order_id).state == OrderState.UNPAID
+    assert LedgerEntry.objects.get().attempt_id == attempt.pk
+    assert reviews() == [ReviewKind.ALREADY_BOOKED]

@@ -92,6 +92,24 @@ def test_acceptances_are_on_record_with_the_words_that_were_ticked(client: Clien
     assert acceptances[0].ip_address == "127.0.0.1"
 
 
+@pytest.mark.parametrize(
+    ("forwarded", "recorded"),
+    [
+        ("198.51.100.9, 203.0.113.7", "203.0.113.7"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("'; --", None),
+        ("", None),
+    ],
+)
+def test_behind_the_proxy_the_address_it_saw_is_on_record(
+    client: Client, buyer: User, settings: Settings, forwarded: str, recorded: str | None
+) -> None:
+    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    client.post("/checkout/", open_checkout(client), headers={"x-forwarded-for": forwarded})
+    acceptances = Acceptance.objects.filter(customer=buyer)
+    assert {acceptance.ip_address for acceptance in acceptances} == {recorded}
+
+
 @pytest.mark.clause("3.3")
 @pytest.mark.parametrize(
     ("box", "message"),
@@ -182,7 +200,7 @@ def test_changed_fee_is_told_and_nothing_is_ticked_on_the_new_page(
 
     answer = client.post("/checkout/", data)
     page = answer.content.decode()
-    assert "The total is now 18.00 USD." in page
+    assert "The total is now $18.00." in page
     assert answer.context["form"]["seen_total"].value() == "18.00 USD"
     boxes = [control.box.value() for control in answer.context["form"].buyer_controls()]
     assert boxes == [None, None, None]
@@ -220,7 +238,7 @@ def test_cap_reached_meanwhile_is_told_with_what_is_left(client: Client, fee: Fe
 @pytest.mark.usefixtures("buyer")
 def test_forged_total_buys_nothing(client: Client, forged: str) -> None:
     answer = client.post("/checkout/", {**open_checkout(client), "seen_total": forged})
-    assert "The total is now 14.97 USD." in answer.content.decode()
+    assert "The total is now $14.97." in answer.content.decode()
     assert not Order.objects.exists()
 
 

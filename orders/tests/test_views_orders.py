@@ -130,11 +130,12 @@ def test_live_part_changes_only_when_the_order_does(client: Client, waiting: Ord
 
 def test_order_that_is_over_is_not_asked_about_again(client: Client, customer: User, fee: Fee) -> None:
     order = make_order([(fee, 1)], customer=customer)
-    assert "hx-get" in page_of(client, order)
+    live = f'hx-get="/orders/{order.reference}/live/'
+    assert live in page_of(client, order)
     Order.objects.update(state=OrderState.EXPIRED)
     page = page_of(client, order)
     assert "This order was not paid in time" in page
-    assert "hx-get" not in page
+    assert live not in page
 
 
 def test_live_part_of_a_visitor_who_was_logged_out_loads_the_page_anew(

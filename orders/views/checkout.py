@@ -1,5 +1,7 @@
 """From the basket to the money: checkout, the choice of a way to pay, the return from the gateway."""
 
+from ipaddress import ip_address
+
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
@@ -208,9 +210,14 @@ def _language() -> str:
 
 
 def _address_of(request: HttpRequest) -> str | None:
-    """The buyer's address: behind the trusted proxy what that proxy saw, otherwise the connection's."""
+    """The buyer's address: behind the trusted proxy what that proxy saw, otherwise the connection's.
+
+    None for what is no address (a Unix socket, a header that somebody made up).
+    """
+    written = request.META.get("REMOTE_ADDR", "")
     if settings.SECURE_PROXY_SSL_HEADER:
-        forwarded = request.headers.get("X-Forwarded-For", "").rsplit(",", 1)[-1].strip()
-        if forwarded:
-            return forwarded
-    return request.META.get("REMOTE_ADDR") or None
+        written = request.headers.get("X-Forwarded-For", written).rsplit(",", 1)[-1].strip()
+    try:
+        return str(ip_address(written))
+    except ValueError:
+        return None

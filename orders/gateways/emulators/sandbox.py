@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 from django.utils.functional import Promise
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import override, to_locale
+from django.utils.translation import override
 from werkzeug.exceptions import BadRequest
 from werkzeug.routing import Rule
 from werkzeug.utils import redirect
@@ -290,18 +290,17 @@ class Sandbox(Emulator):
             return page("emulators/sandbox/unknown.html", {}, 404)
         amount = Money(row["minor"], row["currency"])
         with override(row["language"]):
-            locale = to_locale(row["language"])
             response = page(
                 "emulators/sandbox/pay.html",
                 {
                     "merchant": MERCHANT,
                     "payment": row,
                     "language": row["language"],
-                    "amount": amount.localised(locale),
+                    "amount": amount.localised(),
                     "expires_at": datetime.fromisoformat(row["expires_at"]),
                     "more_outcomes": [
                         (outcome.value, label)
-                        for outcome, label in _more_outcomes(amount, locale).items()
+                        for outcome, label in _more_outcomes(amount).items()
                         if outcome.fits(row["status"])
                     ],
                 },
@@ -404,16 +403,16 @@ def _captures(outcome: Outcome, amount: Money) -> list[Money]:
     return [amount]
 
 
-def _more_outcomes(amount: Money, locale: str) -> dict[Outcome, str | Promise]:
-    """What can be chosen beside approving and declining, in words."""
+def _more_outcomes(amount: Money) -> dict[Outcome, str | Promise]:
+    """What can be chosen beside approving and declining, in words of the active language."""
     less = Money(1, amount.currency)
     outcomes: dict[Outcome, str | Promise] = {
-        Outcome.PAY_LESS: format_lazy(_("Pay {amount} less"), amount=less.localised(locale)),
-        Outcome.PAY_MORE: format_lazy(_("Pay {amount} more"), amount=_one(amount.currency).localised(locale)),
+        Outcome.PAY_LESS: format_lazy(_("Pay {amount} less"), amount=less.localised()),
+        Outcome.PAY_MORE: format_lazy(_("Pay {amount} more"), amount=_one(amount.currency).localised()),
         Outcome.PAY_TWICE: _("Pay twice (two captures)"),
         Outcome.PAY_OTHER_CURRENCY: format_lazy(
             _("Pay in another currency ({amount})"),
-            amount=Money(amount.minor, _other_currency(amount.currency)).localised(locale),
+            amount=Money(amount.minor, _other_currency(amount.currency)).localised(),
         ),
         Outcome.PAY_UNTOLD: _("Pay, but lose the webhook"),
         Outcome.PAY_TOLD_TWICE: _("Pay and send the webhook twice"),
