@@ -6,16 +6,16 @@ A version is a folder `texts/<document>/<number>/` with one `<language>.md` per 
 
 import hashlib
 import tomllib
-import zoneinfo
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, datetime, time
+from datetime import datetime
 from pathlib import Path
 
 from django.conf import settings
 from django.db import transaction
 
 from agreements.models import Document, Text, Version
+from evidence.contract_time import contract_midnight
 
 SHIPPED = Path(__file__).parent / "texts"
 
@@ -112,11 +112,6 @@ def shipped_versions(folder: Path = SHIPPED) -> Iterator[ShippedVersion]:
             yield _read(document, version_folder)
 
 
-def midnight(day: date) -> datetime:
-    """When a contract date begins."""
-    return datetime.combine(day, time.min, zoneinfo.ZoneInfo(settings.CONTRACT_TIME_ZONE))
-
-
 def digest(body: str) -> str:
     """The sha256 that stands for a text: of its exact UTF-8 bytes."""
     return hashlib.sha256(body.encode()).hexdigest()
@@ -147,8 +142,8 @@ def _read(document: Document, folder: Path) -> ShippedVersion:
     return ShippedVersion(
         document=document,
         number=said["number"],
-        published_at=midnight(said["published_on"]),
-        effective_at=midnight(said["effective_on"]),
+        published_at=contract_midnight(said["published_on"]),
+        effective_at=contract_midnight(said["effective_on"]),
         texts=tuple(
             ShippedText(
                 language=language,

@@ -29,6 +29,7 @@ from evidence.admin import (
     posted_files,
     staff_id,
 )
+from evidence.contract_time import contract_date
 from inventory.fees import ScheduleRefused, publish_fee_schedule
 from inventory.forms import AnnounceBatchForm, AnnounceFeesForm, ChangeBatchForm, ReceiveForm
 from inventory.models import (
@@ -43,7 +44,7 @@ from inventory.models import (
     Term,
 )
 from inventory.receiving import FileRefused, RowProblem, receive_devices
-from inventory.supply import SupplyRefused, announce_batch, cancel_batch, change_batch, contract_date
+from inventory.supply import SupplyRefused, announce_batch, cancel_batch, change_batch
 
 PROBLEMS_SHOWN = 200
 # A spreadsheet takes a cell that begins so for a formula.

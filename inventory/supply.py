@@ -3,14 +3,13 @@
 Estimates are made from what stands here, so a batch is changed by one writer at a time: its row is locked.
 """
 
-import zoneinfo
 from datetime import date, datetime
 
-from django.conf import settings
 from django.db import transaction
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
+from evidence.contract_time import contract_date
 from inventory.models import BatchState, SupplyBatch
 
 
@@ -103,11 +102,6 @@ def lock_expected(batch_id: int) -> SupplyBatch:
             % {"reference": batch.reference, "state": batch.get_state_display()}
         )
     return batch
-
-
-def contract_date(moment: datetime) -> date:
-    """The day that `moment` falls on under the contract (Asia/Hong_Kong)."""
-    return moment.astimezone(zoneinfo.ZoneInfo(settings.CONTRACT_TIME_ZONE)).date()
 
 
 def _check_quantity(quantity: int, *, arrived: int) -> None:

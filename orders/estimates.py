@@ -15,12 +15,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from zoneinfo import ZoneInfo
 
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Count, Max
 
+from evidence.contract_time import contract_date
 from inventory.models import BatchState, SupplyBatch
 from notices import kinds
 from notices.kinds import Kind
@@ -138,8 +138,7 @@ def window(*, units: int, outlook: Outlook) -> Window | None:
 def outlooks(plan_ids: Iterable[int], *, now: datetime) -> dict[int, Outlook]:
     """The outlook of each plan, in four queries whatever their number."""
     wanted = list(plan_ids)
-    zone = ZoneInfo(settings.CONTRACT_TIME_ZONE)
-    today = (now + settings.ALLOCATION_HOLD_BACK).astimezone(zone).date()
+    today = contract_date(now + settings.ALLOCATION_HOLD_BACK)
     free = free_devices_by_plan(wanted)
     expected: dict[int, list[Expected]] = {}
     announced = SupplyBatch.objects.filter(plan_id__in=wanted, state=BatchState.EXPECTED)
@@ -148,7 +147,7 @@ def outlooks(plan_ids: Iterable[int], *, now: datetime) -> dict[int, Outlook]:
             expected.setdefault(batch.plan_id, []).append(
                 Expected(batch.reference, batch.expected_on, batch.outstanding)
             )
-    lateness = _lateness(zone)
+    lateness = _lateness()
     monthly = _monthly_allocations(wanted, now=now)
     everywhere = sorted(days for of_plan in lateness.values() for days in of_plan)
     result = {}
@@ -243,7 +242,6 @@ def _estimate(
     line: OrderLine, *, ahead: int, outlook: Outlook, previous: Estimate | None, cause: Cause, now: datetime
 ) -> Estimate:
     found = window(units=ahead + line.waiting_units, outlook=outlook)
-    zone = ZoneInfo(settings.CONTRACT_TIME_ZONE)
     return Estimate(
         line=line,
         number=previous.number + 1 if previous else 1,
@@ -251,7 +249,7 @@ def _estimate(
         earliest=found.earliest if found else None,
         likely=found.likely if found else None,
         latest=found.latest if found else None,
-        next_update_by=(now + settings.ESTIMATE_UPDATE_EVERY).astimezone(zone).date(),
+        next_update_by=contract_date(now + settings.ESTIMATE_UPDATE_EVERY),
         basis=found.basis if found else Basis.UNKNOWN,
         cause=cause,
         units_ahead=ahead,
@@ -309,12 +307,12 @@ def _draft(line: OrderLine, estimate: Estimate, *, previous: Estimate | None, ki
     )
 
 
-def _lateness(zone: ZoneInfo) -> dict[int, list[int]]:
+def _lateness() -> dict[int, list[int]]:
     """Days between the date first said and the receipt of every past batch, by plan."""
     days: dict[int, list[int]] = {}
     for batch in SupplyBatch.objects.filter(state=BatchState.RECEIVED):
         if batch.received_at:
-            late = batch.received_at.astimezone(zone).date() - batch.first_expected_on
+            late = contract_date(batch.received_at) - batch.first_expected_on
             days.setdefault(batch.plan_id, []).append(late.days)
     return days
 

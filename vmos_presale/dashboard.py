@@ -11,8 +11,8 @@ from django.utils import timezone
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 
+from evidence.contract_time import contract_date
 from inventory.models import BatchState, DeviceState, Plan, SupplyBatch
-from inventory.supply import contract_date
 from notices.models import Delivery, DeliveryState, Notice
 from orders.models import LineState, Refund, RefundState, ReviewItem
 from orders.queue import free_devices_by_plan, units_waiting_by_plan

@@ -13,6 +13,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from accounts.models import User
+from evidence.contract_time import contract_date
 from inventory.models import (
     BatchState,
     Device,
@@ -24,7 +25,6 @@ from inventory.models import (
     SupplyReceipt,
     Term,
 )
-from inventory.supply import contract_date
 from tests.builders import make_batch, make_devices, make_fee, make_plan, make_user
 
 

@@ -4,6 +4,7 @@ from datetime import date
 
 import pytest
 
+from evidence.contract_time import contract_date
 from inventory.models import BatchState, SupplyBatch
 from inventory.supply import (
     BatchClosed,
@@ -13,7 +14,6 @@ from inventory.supply import (
     announce_batch,
     cancel_batch,
     change_batch,
-    contract_date,
 )
 from tests.builders import NOW, make_batch, make_plan
 

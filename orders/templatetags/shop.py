@@ -4,15 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Protocol
-from zoneinfo import ZoneInfo
 
 from django import forms, template
-from django.conf import settings
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from evidence.contract_time import contract_date
 from inventory.money import Money
 from orders.gateways import METHODS
 
@@ -76,13 +75,13 @@ def method_label(slug: str) -> str:
 @register.filter
 def is_past(day: date) -> bool:
     """Whether a contract date is over."""
-    return day < _contract_today()
+    return day < contract_date(timezone.now())
 
 
 @register.inclusion_tag("orders/window.html")
 def window_bar(window: Dated) -> dict[str, object]:
     """A window with its three dates, and its place between today and the last of them."""
-    today = _contract_today()
+    today = contract_date(timezone.now())
     axis = max(window.latest - today, SHORTEST_AXIS)
 
     def place(day: date) -> float:
@@ -91,10 +90,6 @@ def window_bar(window: Dated) -> dict[str, object]:
     begins, ends = place(window.earliest) * 100, place(window.latest) * 100
     bar = Bar(f"{begins:.1f}%", f"{max(2.0, ends - begins):.1f}%", f"{place(window.likely) * 100:.1f}%")
     return {"window": window, "bar": bar}
-
-
-def _contract_today() -> date:
-    return timezone.localdate(timezone.now(), ZoneInfo(settings.CONTRACT_TIME_ZONE))
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,7 +195,10 @@ def _render(
             "form": form,
             "basket": held,
             "reason": reason,
-            "texts": [(text, render_text(text)) for text in texts.values()],
+            # Two texts on one page: each gets anchors of its own.
+            "texts": [
+                (text, render_text(text, id_prefix=f"{text.version.document}-")) for text in texts.values()
+            ],
             "payment_minutes": int(settings.PAYMENT_WINDOW.total_seconds() // 60),
         },
     )

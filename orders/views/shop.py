@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 
 from django.conf import settings
 from django.contrib import messages
@@ -13,6 +13,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
+from evidence.contract_time import contract_date
 from inventory.models import FeeSchedule, Plan, SupplyBatch
 from inventory.money import Money
 from orders.basket import Basket
@@ -45,7 +46,7 @@ class FeeTable:
 
     days: tuple[int, ...]
     rows: tuple[FeeRow, ...]
-    effective_at: datetime | None = None
+    effective_on: date | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +156,14 @@ def _fees_coming(schedule: FeeSchedule, on_offer: Sequence[Offer]) -> FeeTable:
         for offer in on_offer
         for each in offer.terms
     }
-    return _fee_table(on_offer, fees, effective_at=schedule.effective_at)
+    return _fee_table(on_offer, fees, effective_on=contract_date(schedule.effective_at))
 
 
 def _fee_table(
-    on_offer: Sequence[Offer], fees: dict[tuple[int, int], Money | None], effective_at: datetime | None = None
+    on_offer: Sequence[Offer], fees: dict[tuple[int, int], Money | None], effective_on: date | None = None
 ) -> FeeTable:
     days = tuple(sorted({days for _plan_id, days in fees}))
     rows = tuple(
         FeeRow(offer.plan, tuple(fees.get((offer.plan.pk, each)) for each in days)) for offer in on_offer
     )
-    return FeeTable(days, rows, effective_at)
+    return FeeTable(days, rows, effective_on)

@@ -6,7 +6,6 @@ by its own arithmetic (`orders.estimates`), so that what it makes up is what the
 
 import heapq
 import itertools
-import zoneinfo
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from random import Random
 
 from django.conf import settings
 
+from evidence.contract_time import contract_date, contract_zone
 from orders.estimates import (
     ASSUMED_LATENESS,
     ENOUGH_BATCHES,
@@ -114,12 +114,12 @@ def play(model: Model, *, now: datetime, random: Random) -> History:
 
 def contract_day(now: datetime, days: int) -> date:
     """The day `days` after today, in Hong Kong."""
-    return now.astimezone(zoneinfo.ZoneInfo(settings.CONTRACT_TIME_ZONE)).date() + timedelta(days=days)
+    return contract_date(now) + timedelta(days=days)
 
 
 def office_hour(now: datetime, days: int) -> datetime:
     """Eleven in the morning of that day, in Hong Kong."""
-    return datetime.combine(contract_day(now, days), time(11), zoneinfo.ZoneInfo(settings.CONTRACT_TIME_ZONE))
+    return datetime.combine(contract_day(now, days), time(11), contract_zone())
 
 
 def _arrivals(model: Model, *, now: datetime) -> Iterator[Arrival]:

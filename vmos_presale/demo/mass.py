@@ -2,11 +2,10 @@
 
 import hashlib
 import uuid
-import zoneinfo
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, time, timedelta
+from datetime import datetime, timedelta
 from random import Random
 
 from allauth.account.models import EmailAddress
@@ -16,6 +15,7 @@ from django.contrib.auth.hashers import UNUSABLE_PASSWORD_PREFIX
 from accounts.models import User
 from agreements.acceptance import RequiredConsent, required_consents
 from agreements.models import Acceptance, Role, Version
+from evidence.contract_time import contract_midnight
 from inventory.models import (
     BatchState,
     Device,
@@ -188,9 +188,8 @@ def _make_catalogue(*, now: datetime) -> Catalogue:
 
 
 def _first_of_next_month(now: datetime) -> datetime:
-    zone = zoneinfo.ZoneInfo(settings.CONTRACT_TIME_ZONE)
     in_it = contract_day(now, 0).replace(day=1) + timedelta(days=32)
-    return datetime.combine(in_it.replace(day=1), time.min, zone)
+    return contract_midnight(in_it.replace(day=1))
 
 
 def _drafts(histories: Mapping[str, History], *, now: datetime, random: Random) -> Iterator[Draft]:
