@@ -51,6 +51,15 @@ def days(number: int) -> str:
 
 
 @register.filter
+def duration(span: timedelta) -> str:
+    """A short time: "10 minutes", or "15 seconds" when it is no whole number of minutes."""
+    seconds = int(span.total_seconds())
+    if seconds % 60:
+        return ngettext("%(number)d second", "%(number)d seconds", seconds) % {"number": seconds}
+    return ngettext("%(number)d minute", "%(number)d minutes", seconds // 60) % {"number": seconds // 60}
+
+
+@register.filter
 def deadline(moment: datetime) -> str:
     """The time in the reader's zone, with its date unless that is today."""
     local = timezone.localtime(moment)

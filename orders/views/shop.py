@@ -98,7 +98,7 @@ def render_plan(request: HttpRequest, offer: Offer, form: AddForm) -> HttpRespon
             "in_basket": sum(wish.quantity for wish in basket.wishes if wish.term_id in here),
             "record": _track_record(outlooks([offer.plan.pk], now=now)[offer.plan.pk]),
             "presale_days": settings.PRESALE_MINIMUM_DAYS,
-            "hold_back_minutes": int(settings.ALLOCATION_HOLD_BACK.total_seconds() // 60),
+            "hold_back": settings.ALLOCATION_HOLD_BACK,
             "update_days": settings.ESTIMATE_UPDATE_EVERY.days,
         },
     )
