@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.utils import translation
 
 # Playwright's event loop runs in the thread of the tests, where Django would refuse to ask the database.
 os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
@@ -42,3 +43,10 @@ def _flush_past_the_triggers() -> Iterator[None]:
     operations.sql_flush = sql_flush  # type: ignore[method-assign]
     yield
     operations.sql_flush = plain  # type: ignore[method-assign]
+
+
+@pytest.fixture(autouse=True)
+def _in_english() -> Iterator[None]:
+    """Begin every test in English: a page asked for in Chinese leaves its thread speaking Chinese."""
+    with translation.override("en"):
+        yield

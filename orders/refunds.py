@@ -9,6 +9,7 @@ from datetime import datetime
 
 from django.db import transaction
 from django.db.models import Case, F, Q, Sum, Value, When
+from django.utils.translation import gettext as _
 
 from inventory.money import Money
 from notices import kinds
@@ -50,14 +51,14 @@ def request_refund(
     Nothing leaves the queue yet. Raises RefundRefused.
     """
     if not explanation.strip():
-        raise RefundRefused("Explain the refund: which law, or why the platform cannot supply.")
+        raise RefundRefused(_("Explain the refund: which law, or why the platform cannot supply."))
     wanted = {line_id: count for line_id, count in units.items() if count}
     if not wanted or min(wanted.values()) < 0:
-        raise RefundRefused("Say how many units are to be refunded.")
+        raise RefundRefused(_("Say how many units are to be refunded."))
     with transaction.atomic(durable=True):
         order = Order.objects.select_for_update(no_key=True).get(pk=order_id)
         if order.state != OrderState.PAID:
-            raise RefundRefused(f"Order {order} is not paid.")
+            raise RefundRefused(_("Order %(order)s is not paid.") % {"order": order})
         lines = {line.pk: line for line in _locked_lines(order)}
         amount = Money(0, order.currency)
         for line_id, count in wanted.items():
@@ -65,7 +66,8 @@ def request_refund(
             asked = _units_in_open_requests(line_id)
             if line is None or count + asked > line.waiting_units:
                 raise RefundRefused(
-                    f"Fewer than {count} units of line {line_id} are waiting and not asked for yet."
+                    _("Fewer than %(count)d units of this line are waiting and not asked for yet.")
+                    % {"count": count}
                 )
             amount += Money(line.unit_minor, order.currency) * count
         refund = Refund.objects.create(
@@ -98,7 +100,7 @@ def approve_refund(*, refund_id: int, approved_by_id: int, now: datetime) -> Ref
         for taken in refund.lines.all():
             if taken.units > lines[taken.line_id].waiting_units:
                 raise RefundRefused(
-                    "Units of this refund have been allocated since it was asked for. Reject it."
+                    _("Units of this refund have been allocated since it was asked for. Reject it.")
                 )
             _withdraw(taken.line_id, units=taken.units)
         _decide(refund, state=RefundState.APPROVED, decided_by_id=approved_by_id, now=now)
@@ -174,15 +176,20 @@ def _attempt_that_holds(order: Order, amount: Money) -> PaymentAttempt:
         pending = attempt.refunds.filter(state__in=on_their_way).aggregate(minor=Sum("minor"))["minor"] or 0
         if held - pending >= amount.minor:
             return attempt
-    raise RefundRefused(f"No single payment of this order holds {amount} any more.")
+    raise RefundRefused(
+        _("No single payment of this order holds %(amount)s any more.") % {"amount": amount.localised()}
+    )
 
 
 def _undecided(refund_id: int, *, decided_by_id: int) -> Refund:
     refund = Refund.objects.select_for_update(no_key=True).get(pk=refund_id)
     if refund.state != RefundState.REQUESTED:
-        raise RefundRefused(f"Refund {refund} is {refund.get_state_display()} already.")
+        raise RefundRefused(
+            _("Refund %(refund)s is decided already: %(state)s.")
+            % {"refund": refund, "state": refund.get_state_display()}
+        )
     if refund.requested_by_id == decided_by_id:
-        raise RefundRefused("A second member of staff has to decide on a refund you asked for.")
+        raise RefundRefused(_("A second member of staff has to decide on a refund you asked for."))
     return refund
 
 

@@ -4,6 +4,7 @@ import logging
 from datetime import datetime
 
 from django.db import transaction
+from django.utils.translation import gettext as _
 
 from orders.models import Order, ReviewItem, ReviewKind
 
@@ -30,11 +31,11 @@ def open_review_item(
 def resolve_review_item(*, item_id: int, resolution: str, resolved_by_id: int, now: datetime) -> ReviewItem:
     """Note what was done about an item, once. Raises ValueError without a note, AlreadyResolved."""
     if not resolution.strip():
-        raise ValueError("Say what was done.")
+        raise ValueError(_("Say what was done."))
     with transaction.atomic(durable=True):
         item = ReviewItem.objects.select_for_update(no_key=True).get(pk=item_id)
         if item.resolved_at is not None:
-            raise AlreadyResolved(f"Resolved on {item.resolved_at:%Y-%m-%d %H:%M} UTC.")
+            raise AlreadyResolved(_("Somebody has resolved this item already."))
         ReviewItem.objects.filter(pk=item.pk).update(
             resolved_at=now, resolved_by_id=resolved_by_id, resolution=resolution.strip()
         )

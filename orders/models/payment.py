@@ -219,4 +219,4 @@ class ReviewItem(WriteOnce):
         )
 
     def __str__(self) -> str:
-        return f"{self.get_kind_display()}"
+        return self.get_kind_display()
