@@ -15,13 +15,14 @@ from typing import Any
 from django.conf import settings
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
+from django.db.models import Exists, OuterRef
 
 from inventory.models import Device, DeviceState, Plan
 from notices import kinds
 from notices.outbox import Draft, tell
 from orders.fifo import Claim, Gift, hand_out
 from orders.models import LineState, OrderLine
-from orders.queue import lock_plans
+from orders.queue import lock_plans, plans_with_a_queue
 
 CHUNK = 2_000
 # SQLite has one writer: between chunks the payers get their turn.
@@ -49,11 +50,8 @@ def allocate_devices(*, plan_id: int, now: datetime) -> int:
 
 def plans_to_sweep() -> list[int]:
     """Plans that have both a free device and a waiting line."""
-    waiting = OrderLine.objects.filter(state=LineState.WAITING).values("plan_id")
-    free = Device.objects.filter(state=DeviceState.FREE).values("plan_id")
-    return list(
-        Plan.objects.filter(pk__in=waiting).filter(pk__in=free).order_by("pk").values_list("pk", flat=True)
-    )
+    free = Device.objects.filter(plan=OuterRef("pk"), state=DeviceState.FREE)
+    return list(plans_with_a_queue().filter(Exists(free)).values_list("pk", flat=True))
 
 
 def _allocate_chunk(*, plan_id: int, now: datetime) -> int:

@@ -196,8 +196,7 @@ def cancel_order(*, order_id: int, now: datetime) -> Order:
             return order
         if order.state != OrderState.UNPAID:
             raise CannotCancel(_("This order cannot be cancelled any more."))
-        Order.objects.filter(pk=order.pk).update(state=OrderState.CANCELLED)
-        order.state = OrderState.CANCELLED
+        _end(order, state=OrderState.CANCELLED, now=now)
     return order
 
 
@@ -214,10 +213,17 @@ def expire_orders(*, now: datetime) -> int:
             confirming = order.attempts.filter(state=AttemptState.CONFIRMING).exists()
             if order.state != OrderState.UNPAID or confirming:
                 continue
-            Order.objects.filter(pk=order.pk).update(state=OrderState.EXPIRED)
+            _end(order, state=OrderState.EXPIRED, now=now)
             _tell(order, kinds.ORDER_EXPIRED, now=now)
             expired += 1
     return expired
+
+
+def _end(order: Order, *, state: OrderState, now: datetime) -> None:
+    """Give the units back, and have the poller close what is open at a gateway."""
+    Order.objects.filter(pk=order.pk).update(state=state)
+    order.attempts.filter(state=AttemptState.PENDING).update(next_poll_at=now)
+    order.refresh_from_db()
 
 
 def _tell(order: Order, kind: kinds.Kind, *, now: datetime) -> None:

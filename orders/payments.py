@@ -5,6 +5,7 @@ knows, and `apply_snapshot` is the only writer of money. It locks the order, the
 called inside a transaction.
 """
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -48,7 +49,6 @@ POLL_AFTER = (
     timedelta(hours=1),
 )
 POLL_UNTIL = timedelta(hours=24)
-BATCH = 100
 
 
 class NotPayable(Exception):
@@ -146,11 +146,16 @@ def receive_webhook(*, gateway: str, headers: Mapping[str, str], body: bytes, no
 def process_webhooks(*, now: datetime) -> int:
     """Work the inbox off: fetch and apply each payment it names. Return how many events were dealt with.
 
-    An event whose gateway cannot be reached stays for the next run; the others are not held up by it.
+    An event whose gateway cannot be reached stays for the next run, and so do that gateway's others. What
+    goes wrong with one event does not keep the rest waiting: it is raised when they are done.
     """
     waiting = WebhookEvent.objects.filter(processed_at=None).order_by("pk")
     done = 0
-    for event in waiting.defer("body")[:BATCH]:
+    unreachable: set[str] = set()
+    faults: list[Exception] = []
+    for event in waiting.defer("body"):
+        if event.gateway in unreachable:
+            continue
         attempt = PaymentAttempt.objects.filter(
             reference=event.attempt_reference, gateway=event.gateway
         ).first()
@@ -166,16 +171,31 @@ def process_webhooks(*, now: datetime) -> int:
             try:
                 refresh_attempt(attempt_id=attempt.pk, now=now)
             except Unavailable as problem:
-                logger.warning("Webhook %s waits: %s", event, problem)
+                logger.warning("Webhooks of %s wait: %s", event.gateway, problem)
+                unreachable.add(event.gateway)
+                continue
+            except Exception as fault:  # noqa: BLE001 (raised below, with the others)
+                fault.add_note(f"Webhook {event}, payment {attempt}")
+                faults.append(fault)
                 continue
         done += WebhookEvent.objects.filter(pk=event.pk, processed_at=None).update(processed_at=now)
+    if faults:
+        raise ExceptionGroup("Webhooks that could not be processed", faults)
     return done
 
 
 def poll_payments(*, now: datetime) -> int:
-    """Ask about payments that nobody reported on (lost webhooks, closed tabs). Return how many were asked."""
+    """Ask about payments that nobody reported on (lost webhooks, closed tabs). Return how many were asked.
+
+    A gateway that cannot be reached is left alone for this run, and what goes wrong with one payment is raised
+    when the others are done.
+    """
     asked = 0
-    for attempt in PaymentAttempt.objects.filter(next_poll_at__lte=now).order_by("next_poll_at")[:BATCH]:
+    unreachable: set[str] = set()
+    faults: list[Exception] = []
+    for attempt in PaymentAttempt.objects.filter(next_poll_at__lte=now).order_by("next_poll_at"):
+        if attempt.gateway in unreachable:
+            continue
         # Whoever moves the date asks: two pollers at once do not.
         claimed = PaymentAttempt.objects.filter(pk=attempt.pk, next_poll_at=attempt.next_poll_at)
         if not claimed.update(next_poll_at=_next_poll(attempt, now=now), polls=attempt.polls + 1):
@@ -185,6 +205,12 @@ def poll_payments(*, now: datetime) -> int:
             refresh_attempt(attempt_id=attempt.pk, now=now)
         except Unavailable as problem:
             logger.warning("Payment %s was not answered for: %s", attempt, problem)
+            unreachable.add(attempt.gateway)
+        except Exception as fault:  # noqa: BLE001 (raised below, with the others)
+            fault.add_note(f"Payment {attempt}")
+            faults.append(fault)
+    if faults:
+        raise ExceptionGroup("Payments that could not be refreshed", faults)
     return asked
 
 
@@ -195,10 +221,17 @@ def _next_poll(attempt: PaymentAttempt, *, now: datetime) -> datetime | None:
 
 
 def refresh_attempt(*, attempt_id: int, now: datetime) -> PaymentAttempt:
-    """Fetch what the gateway knows of a payment and apply it. Raises Unavailable."""
-    attempt = PaymentAttempt.objects.get(pk=attempt_id)
+    """Fetch what the gateway knows of a payment and apply it. Raises Unavailable.
+
+    A payment whose order has ended is closed first, so that nobody pays for it by an old tab; if the buyer
+    was faster, the gateway says so.
+    """
+    attempt = PaymentAttempt.objects.select_related("order").get(pk=attempt_id)
     gateway = gateway_named(attempt.gateway)
     try:
+        if attempt.state == AttemptState.PENDING and attempt.order.has_ended_unpaid():
+            with contextlib.suppress(Declined):
+                gateway.close(provider_id=attempt.provider_id)
         snapshot = gateway.fetch(reference=attempt.reference, provider_id=attempt.provider_id)
     except Declined as no:
         open_review_item(

@@ -125,8 +125,11 @@ def send_refunds(*, now: datetime) -> int:
     the same key, which the gateway answers with the refund that is there.
     """
     asked = 0
+    unreachable: set[str] = set()
     approved = Refund.objects.filter(state=RefundState.APPROVED).select_related("order", "attempt")
     for refund in approved.order_by("pk"):
+        if refund.attempt.gateway in unreachable:
+            continue
         gateway = gateway_named(refund.attempt.gateway)
         back = Return(
             reference=refund.reference, provider_id=refund.attempt.provider_id, amount=refund.amount
@@ -135,6 +138,7 @@ def send_refunds(*, now: datetime) -> int:
             gateway.give_back(back)
         except Unavailable as problem:
             logger.warning("Refund %s waits: %s", refund, problem)
+            unreachable.add(refund.attempt.gateway)
             continue
         except Declined as no:
             _fail(refund, problem=str(no), now=now)

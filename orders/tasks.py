@@ -6,7 +6,7 @@ from celery import shared_task
 from django.utils import timezone
 
 from orders import allocation, checkout, estimates, payments, refunds
-from orders.models import LineState, OrderLine
+from orders.queue import plans_with_a_queue
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +27,8 @@ def sweep(*, plan_id: int) -> None:
 
 @shared_task(name="orders.refresh_estimates")
 def refresh_estimates() -> None:
-    waiting = OrderLine.objects.filter(state=LineState.WAITING).order_by().values_list("plan_id", flat=True)
-    for plan_id in waiting.distinct():
-        estimates.refresh_estimates(plan_id=plan_id, now=timezone.now())
+    for plan in plans_with_a_queue():
+        estimates.refresh_estimates(plan_id=plan.pk, now=timezone.now())
 
 
 @shared_task(name="orders.process_webhooks")

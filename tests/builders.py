@@ -145,14 +145,18 @@ def make_line(fee: Fee, *, quantity: int = 1, paid_at: datetime, customer: User 
 
 
 def make_attempt(
-    order: Order, *, number: int = 1, state: AttemptState = AttemptState.PENDING
+    order: Order,
+    *,
+    number: int = 1,
+    state: AttemptState = AttemptState.PENDING,
+    gateway: str = "sandbox",
 ) -> PaymentAttempt:
-    """A payment of the whole order that is open at the sandbox gateway as `pay_<number>`."""
+    """A payment of the whole order that is open at the gateway as `pay_<number>`."""
     return PaymentAttempt.objects.create(
         order=order,
         reference=f"{order.reference}-{number}",
         method=f"sandbox{number}",
-        gateway="sandbox",
+        gateway=gateway,
         state=state,
         amount_minor=order.total_minor,
         currency=order.currency,

@@ -24,7 +24,7 @@ SCHEDULE = {
     "orders.refresh_estimates": 60.0,
     "orders.process_webhooks": 5.0,
     "orders.poll_payments": 15.0,
-    "orders.send_refunds": 15.0,
+    "orders.send_refunds": 60.0,
     "orders.expire_orders": 60.0,
 }
 # A tick that waited longer than its own interval is stale: the next one does its work.

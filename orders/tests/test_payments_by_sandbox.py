@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from orders.checkout import expire_orders
+from orders.checkout import cancel_order, expire_orders
 from orders.gateways.emulators.running import RunningSandbox
 from orders.gateways.emulators.sandbox import Outcome
 from orders.gateways.protocol import BadSignature, Unavailable
@@ -31,7 +31,7 @@ from orders.payments import (
 )
 from orders.refunds import approve_refund, request_refund, send_refunds
 from orders.tests.gateway_servers import Listener, Request
-from tests.builders import make_fee, make_order, make_plan, make_user
+from tests.builders import make_attempt, make_fee, make_order, make_plan, make_user
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -249,6 +249,46 @@ def test_cancelled_and_paid_at_once_the_gateways_answer_wins(
     refresh_attempt(attempt_id=attempt.pk, now=now + timedelta(hours=3))
 
     assert state_of(order) == OrderState.PAID
+
+
+def test_cancelled_order_can_no_longer_be_paid_by_an_old_tab(
+    shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
+) -> None:
+    attempt = begin(order, now)
+    cancel_order(order_id=order.pk, now=now)
+
+    assert poll_payments(now=now) == 1
+
+    attempt.refresh_from_db()
+    assert attempt.state == AttemptState.CANCELLED
+    assert [payment["status"] for payment in sandbox.books()["payments"]] == ["cancelled"]
+
+
+def test_what_goes_wrong_with_one_webhook_does_not_hold_up_the_others(
+    shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
+) -> None:
+    attempt = begin(order, now)
+    # A payment by a gateway that was taken out of the table: nothing can be asked about it.
+    broken = make_attempt(make_order([(order.lines.get().fee, 1)], placed_at=now), gateway="gone")
+    WebhookEvent.objects.bulk_create(
+        WebhookEvent(
+            gateway=each.gateway,
+            dedupe_key=each.reference,
+            attempt_reference=each.reference,
+            headers={},
+            body=b"",
+            received_at=now,
+        )
+        for each in (broken, attempt)
+    )
+    sandbox.decide(attempt.pay_url, Outcome.PAY_UNTOLD)
+
+    with pytest.raises(ExceptionGroup) as faults:
+        process_webhooks(now=now)
+
+    assert [type(fault) for fault in faults.value.exceptions] == [KeyError]
+    assert state_of(order) == OrderState.PAID
+    assert list(WebhookEvent.objects.filter(processed_at=None).values_list("gateway", flat=True)) == ["gone"]
 
 
 @pytest.mark.clause("3.3")
