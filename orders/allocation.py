@@ -19,10 +19,11 @@ from django.db.models import Exists, OuterRef
 
 from inventory.models import Device, DeviceState, Plan
 from notices import kinds
-from notices.outbox import Draft, tell
+from notices.outbox import tell
 from orders.fifo import Claim, Gift, hand_out
 from orders.models import LineState, OrderLine
 from orders.queue import lock_plans, plans_with_a_queue
+from orders.telling import about_order
 
 CHUNK = 2_000
 # SQLite has one writer: between chunks the payers get their turn.
@@ -125,20 +126,17 @@ def _record(*, plan: Plan, lines: Sequence[OrderLine], gifts: Sequence[Gift], no
         )
     tell(
         (
-            Draft(
-                recipient_id=line.order.customer_id,
-                kind=kinds.ALLOCATED,
-                about=line.order.reference,
-                url=line.order.get_absolute_url(),
-                facts={
-                    "reference": line.order.reference,
+            about_order(
+                line.order,
+                kinds.ALLOCATED,
+                {
                     "plan": str(plan),
                     "units": units[line.pk],
                     "remaining": line.waiting_units - units[line.pk],
                     "starts_at": now.isoformat(),
                     "ends_at": ends_at[line.pk].isoformat(),
                 },
-                dedupe_key=f"allocated:{line.pk}:{line.allocated}",
+                key=f"allocated:{line.pk}:{line.allocated}",
             )
             for line in lines
             if line.pk in units

@@ -3,7 +3,7 @@
 And what becomes of an order nobody pays: cancelled by its buyer, or expired.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -17,10 +17,11 @@ from agreements.acceptance import Consent, Witness, record_acceptances
 from inventory.models import Fee, Plan, Term
 from inventory.money import Money
 from notices import kinds
-from notices.outbox import Draft, tell
+from notices.outbox import JSONValue, tell
 from orders.models import AttemptState, Order, OrderLine, OrderState, new_reference
 from orders.offers import Stock, stocks
 from orders.queue import lock_plans
+from orders.telling import about_order
 
 
 class CannotPlace(Exception):
@@ -227,20 +228,8 @@ def _end(order: Order, *, state: OrderState, now: datetime) -> None:
 
 
 def _tell(order: Order, kind: kinds.Kind, *, now: datetime) -> None:
-    tell(
-        [
-            Draft(
-                recipient_id=order.customer_id,
-                kind=kind,
-                about=order.reference,
-                url=order.get_absolute_url(),
-                facts={
-                    "reference": order.reference,
-                    "total": {"minor": order.total_minor, "currency": order.currency},
-                    "pay_until": order.pay_until.isoformat(),
-                },
-                dedupe_key=f"{kind.slug}:{order.reference}",
-            )
-        ],
-        now=now,
-    )
+    facts: Mapping[str, JSONValue] = {
+        "total": {"minor": order.total_minor, "currency": order.currency},
+        "pay_until": order.pay_until.isoformat(),
+    }
+    tell([about_order(order, kind, facts)], now=now)

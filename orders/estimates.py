@@ -27,6 +27,7 @@ from notices.kinds import Kind
 from notices.outbox import Draft, JSONValue, tell
 from orders.models import Allocation, Basis, Cause, Estimate, OrderLine
 from orders.queue import free_devices_by_plan, units_ahead, units_waiting
+from orders.telling import about_order
 
 # Fewer past batches than this say nothing: those of all plans are used, then this assumption (in days).
 ENOUGH_BATCHES = 5
@@ -284,7 +285,6 @@ def _draft(line: OrderLine, estimate: Estimate, *, previous: Estimate | None, ki
         return day.isoformat() if day else None
 
     facts: Mapping[str, JSONValue] = {
-        "reference": line.order.reference,
         "plan": str(line.plan),
         "quantity": line.waiting_units,
         "units_ahead": estimate.units_ahead,
@@ -297,14 +297,7 @@ def _draft(line: OrderLine, estimate: Estimate, *, previous: Estimate | None, ki
         "previous_likely": iso(previous.likely) if previous else None,
         "previous_latest": iso(previous.latest) if previous else None,
     }
-    return Draft(
-        recipient_id=line.order.customer_id,
-        kind=kind,
-        about=line.order.reference,
-        url=line.order.get_absolute_url(),
-        facts=facts,
-        dedupe_key=f"estimate:{line.pk}:{estimate.number}",
-    )
+    return about_order(line.order, kind, facts, key=f"estimate:{line.pk}:{estimate.number}")
 
 
 def _lateness() -> dict[int, list[int]]:

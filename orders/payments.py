@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 
 from inventory.money import Money
 from notices import kinds
-from notices.outbox import Draft, tell
+from notices.outbox import JSONValue, tell
 from orders.estimates import record_first_estimate
 from orders.gateways import gateway_named, methods_on_offer
 from orders.gateways.protocol import Charge, Declined, MoneyMoved, Snapshot, Unavailable
@@ -37,6 +37,7 @@ from orders.models import (
 from orders.offers import stocks
 from orders.queue import lock_plans
 from orders.reviews import open_review_item
+from orders.telling import about_order, about_refund
 
 logger = logging.getLogger(__name__)
 
@@ -380,23 +381,11 @@ def _join_queues(order: Order, *, paid_at: datetime, now: datetime) -> None:
     OrderLine.objects.filter(order=order, state=LineState.UNPAID).update(
         state=LineState.WAITING, paid_at=paid_at
     )
-    tell(
-        [
-            Draft(
-                recipient_id=order.customer_id,
-                kind=kinds.PAYMENT_RECEIVED,
-                about=order.reference,
-                url=order.get_absolute_url(),
-                facts={
-                    "reference": order.reference,
-                    "total": {"minor": order.total_minor, "currency": order.currency},
-                    "paid_at": paid_at.isoformat(),
-                },
-                dedupe_key=f"{kinds.PAYMENT_RECEIVED.slug}:{order.reference}",
-            )
-        ],
-        now=now,
-    )
+    facts: Mapping[str, JSONValue] = {
+        "total": {"minor": order.total_minor, "currency": order.currency},
+        "paid_at": paid_at.isoformat(),
+    }
+    tell([about_order(order, kinds.PAYMENT_RECEIVED, facts)], now=now)
     for line in order.lines.select_related("order", "plan"):
         record_first_estimate(line, now=now)
 
@@ -415,24 +404,7 @@ def _close_refund(order: Order, move: MoneyMoved, *, now: datetime) -> None:
     Refund.objects.filter(pk=refund.pk, state=RefundState.APPROVED).update(
         state=RefundState.PAID, paid_at=move.at
     )
-    tell(
-        [
-            Draft(
-                recipient_id=order.customer_id,
-                kind=kinds.REFUND_PAID,
-                about=order.reference,
-                url=order.get_absolute_url(),
-                facts={
-                    "reference": order.reference,
-                    "refund": refund.reference,
-                    "amount": {"minor": refund.minor, "currency": order.currency},
-                    "ground": refund.ground,
-                },
-                dedupe_key=f"{kinds.REFUND_PAID.slug}:{refund.reference}",
-            )
-        ],
-        now=now,
-    )
+    tell([about_refund(order, refund, kinds.REFUND_PAID)], now=now)
 
 
 def _review(order: Order, kind: ReviewKind, entry: LedgerEntry, detail: str, *, now: datetime) -> None:

@@ -13,7 +13,7 @@ from django.utils.translation import gettext as _
 
 from inventory.money import Money
 from notices import kinds
-from notices.outbox import Draft, tell
+from notices.outbox import tell
 from orders.gateways import gateway_named
 from orders.gateways.protocol import Declined, Return, Unavailable
 from orders.models import (
@@ -29,6 +29,7 @@ from orders.models import (
     ReviewKind,
 )
 from orders.reviews import open_review_item
+from orders.telling import about_refund
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ def approve_refund(*, refund_id: int, approved_by_id: int, now: datetime) -> Ref
                 )
             _withdraw(taken.line_id, units=taken.units)
         _decide(refund, state=RefundState.APPROVED, decided_by_id=approved_by_id, now=now)
-        tell([_draft(order, refund, kinds.REFUND_APPROVED)], now=now)
+        tell([about_refund(order, refund, kinds.REFUND_APPROVED)], now=now)
     refund.refresh_from_db()
     return refund
 
@@ -210,20 +211,4 @@ def _withdraw(line_id: int, *, units: int) -> None:
             When(allocated=0, then=Value(LineState.WITHDRAWN)),
             default=Value(LineState.ALLOCATED),
         ),
-    )
-
-
-def _draft(order: Order, refund: Refund, kind: kinds.Kind) -> Draft:
-    return Draft(
-        recipient_id=order.customer_id,
-        kind=kind,
-        about=order.reference,
-        url=order.get_absolute_url(),
-        facts={
-            "reference": order.reference,
-            "refund": refund.reference,
-            "amount": {"minor": refund.minor, "currency": order.currency},
-            "ground": refund.ground,
-        },
-        dedupe_key=f"{kind.slug}:{refund.reference}",
     )

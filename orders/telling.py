@@ -1,0 +1,33 @@
+"""What customers are told about their orders, all of it in one form."""
+
+from collections.abc import Mapping
+
+from notices.kinds import Kind
+from notices.outbox import Draft, JSONValue
+from orders.models import Order, Refund
+
+
+def about_order(order: Order, kind: Kind, facts: Mapping[str, JSONValue], *, key: str = "") -> Draft:
+    """A notice to the customer of `order`, leading to its page.
+
+    The order's reference is put among the facts. Of notices with one `key` the first is told; without a key,
+    of one kind about one order.
+    """
+    return Draft(
+        recipient_id=order.customer_id,
+        kind=kind,
+        about=order.reference,
+        url=order.get_absolute_url(),
+        facts={"reference": order.reference, **facts},
+        dedupe_key=key or f"{kind.slug}:{order.reference}",
+    )
+
+
+def about_refund(order: Order, refund: Refund, kind: Kind) -> Draft:
+    """A notice of what became of a refund."""
+    facts: Mapping[str, JSONValue] = {
+        "refund": refund.reference,
+        "amount": {"minor": refund.minor, "currency": order.currency},
+        "ground": refund.ground,
+    }
+    return about_order(order, kind, facts, key=f"{kind.slug}:{refund.reference}")
