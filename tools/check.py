@@ -133,7 +133,10 @@ def _audit() -> Outcome:
 
 
 def _messages() -> Outcome:
-    """Compile every catalogue of translations and compare: gettext compiles the same to the same, byte by byte."""
+    """Compile every catalogue of translations and compare: gettext compiles the same to the same, byte by byte.
+
+    A catalogue with a text that is not translated, or only guessed at ("fuzzy"), fails.
+    """
     sources = sorted(PROJECT.glob("locale/*/LC_MESSAGES/*.po"))
     if not sources:
         print("There is no catalogue below locale/.")
@@ -142,7 +145,13 @@ def _messages() -> Outcome:
     for source in sources:
         committed = source.with_suffix(".mo")
         compile_it = ("msgfmt", "--check-format", "--statistics", "-o", "-", str(source))
-        compiled = subprocess.run(compile_it, check=False, stdout=subprocess.PIPE)
+        compiled = subprocess.run(
+            compile_it, check=False, capture_output=True, env={**os.environ, "LC_ALL": "C"}
+        )
+        said = compiled.stderr.decode().strip()
+        print(f"{source.relative_to(PROJECT)}: {said}")
+        if "untranslated" in said or "fuzzy" in said:
+            outcome = Outcome.FAILED
         if compiled.returncode or not committed.exists() or committed.read_bytes() != compiled.stdout:
             print(f"{committed.relative_to(PROJECT)} is not what its .po compiles to: run `make messages`.")
             outcome = Outcome.FAILED
