@@ -1,5 +1,6 @@
 """What an order page shows: how far each line is, and what has happened so far."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -58,53 +59,37 @@ class Progress:
 def progress_of(order: Order, *, now: datetime) -> Progress:
     """Gather what the page of `order` shows: a fixed number of queries, and one more per waiting line."""
     lines = list(order.lines.select_related("plan", "term", "order"))
-    # Oldest first, so that the last one seen of a line is in force.
-    estimates: dict[int, list[Estimate]] = {}
+    estimates: defaultdict[int, list[Estimate]] = defaultdict(list)
     for estimate in Estimate.objects.filter(line__order=order).order_by("line_id", "number"):
-        estimates.setdefault(estimate.line_id, []).append(estimate)
-    phones: dict[int, list[Allocation]] = {}
+        estimates[estimate.line_id].append(estimate)
+    phones: defaultdict[int, list[Allocation]] = defaultdict(list)
     allocations = Allocation.objects.filter(line__order=order, ended_at=None).select_related("device")
     for allocation in allocations.order_by("unit"):
-        phones.setdefault(allocation.line_id, []).append(allocation)
+        phones[allocation.line_id].append(allocation)
+    batches: defaultdict[int, list[SupplyBatch]] = defaultdict(list)
     waiting_plans = [line.plan_id for line in lines if line.state == LineState.WAITING]
-    batches: dict[int, list[SupplyBatch]] = {}
-    if waiting_plans:
-        for batch in SupplyBatch.objects.filter(plan_id__in=waiting_plans, state=BatchState.EXPECTED):
-            batches.setdefault(batch.plan_id, []).append(batch)
+    for batch in SupplyBatch.objects.filter(plan_id__in=waiting_plans, state=BatchState.EXPECTED):
+        batches[batch.plan_id].append(batch)
     attempts = list(order.attempts.order_by("pk"))
+    happenings = _order_happenings(order) + _payment_happenings(order, attempts)
+    for line in lines:
+        happenings += _estimate_happenings(estimates[line.pk], line) + _phone_happenings(
+            phones[line.pk], line
+        )
     return Progress(
         order=order,
         lines=tuple(
             LineProgress(
                 line=line,
                 units_ahead=units_ahead(line) if line.state == LineState.WAITING else None,
-                estimate=estimates.get(line.pk, [None])[-1],
-                previous=(estimates.get(line.pk, [None, None])[-2:-1] or [None])[0],
-                phones=tuple(phones.get(line.pk, ())),
-                batches=tuple(batches.get(line.plan_id, ())),
+                estimate=estimates[line.pk][-1] if estimates[line.pk] else None,
+                previous=estimates[line.pk][-2] if len(estimates[line.pk]) > 1 else None,
+                phones=tuple(phones[line.pk]),
+                batches=tuple(batches[line.plan_id]),
             )
             for line in lines
         ),
-        timeline=tuple(
-            sorted(
-                [
-                    *_order_happenings(order),
-                    *_payment_happenings(order, attempts),
-                    *(
-                        happening
-                        for line in lines
-                        for happening in _estimate_happenings(estimates.get(line.pk, []), line)
-                    ),
-                    *(
-                        happening
-                        for line in lines
-                        for happening in _phone_happenings(phones.get(line.pk, []), line)
-                    ),
-                ],
-                key=lambda happening: happening.at,
-                reverse=True,
-            )
-        ),
+        timeline=tuple(sorted(happenings, key=lambda happening: happening.at, reverse=True)),
         payable=order.is_payable(now),
         open_attempt=next((a for a in reversed(attempts) if a.state in AttemptState.open()), None),
     )
