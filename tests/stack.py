@@ -40,7 +40,10 @@ class Stack:
 
 @contextmanager
 def running_stack(kind: str, *, var: Path) -> Iterator[Stack]:
-    """Start everything and stop it; logs are in `var`. Raises tools.processes.Died or NotReady."""
+    """Start everything and stop it; pytest shows what the processes say when a test fails.
+
+    Raises tools.processes.Died or NotReady.
+    """
     shop, gateway = Address("127.0.0.1", _free_port()), Address("127.0.0.1", _free_port())
     environment = demo_environment(dict(os.environ), var=var, shop=shop, gateway=gateway) | {
         "DJANGO_SETTINGS_MODULE": "vmos_presale.settings",  # not those of the test run

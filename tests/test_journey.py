@@ -50,7 +50,8 @@ def sign_up(page: Page, email: str) -> None:
     with mailbox.expect_navigation():
         mailbox.locator("a[href*='confirm-email']").first.click()
     mailbox.get_by_role("button", name=re.compile("confirm", re.IGNORECASE)).click()
-    mailbox.close()
+    # Left open: closing a page while it navigates can hang in Playwright.
+    mailbox.wait_for_load_state()
 
 
 def put_into_basket(page: Page, stack: Stack, *, days: int, quantity: str) -> None:

@@ -313,5 +313,7 @@ LOGGING = {
         "celery.app.trace": {"level": "WARNING"},
         "celery.worker.strategy": {"level": "WARNING"},
         "httpx": {"level": "WARNING"},
+        # The embedded broker's address has no host, and needs none.
+        "kombu.connection": {"level": "ERROR"},
     },
 }
