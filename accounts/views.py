@@ -7,9 +7,11 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import translation
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_http_methods
+from django.views.decorators.http import require_http_methods, require_POST
+from django.views.i18n import set_language
 
 from accounts.forms import ProfileForm
+from accounts.languages import keep_language
 from accounts.models import User
 
 
@@ -17,6 +19,15 @@ class CustomerRequest(HttpRequest):
     """A request that `login_required` has let through."""
 
     user: User
+
+
+@require_POST
+def language(request: HttpRequest) -> HttpResponse:
+    """Switch the language of the pages, and of what a customer who is logged in will be sent."""
+    response = set_language(request)
+    if request.user.is_authenticated:
+        keep_language(user_id=request.user.pk, language=request.POST.get("language", ""))
+    return response
 
 
 @login_required

@@ -16,7 +16,6 @@ urlpatterns = [
     path("accounts/", include("allauth.urls")),
     path("account/", include("accounts.urls")),
     path("agreements/", include("agreements.urls")),
-    path("i18n/", include("django.conf.urls.i18n")),
     path("messages/", include("notices.urls")),
     path("", include("orders.urls")),
 ]

@@ -84,3 +84,27 @@ def test_pages_of_a_logged_in_account_look_like_the_shop(client: Client, address
     answer = client.get(f"/accounts/{address}/", follow=True)
     assert answer.status_code == 200
     assert "css/site.css" in answer.content.decode()
+
+
+def test_language_switch_of_the_header_is_kept_for_what_is_sent(client: Client, customer: User) -> None:
+    answer = client.post("/account/language/", {"language": "zh-hans", "next": "/orders/"})
+
+    assert answer.headers["Location"] == "/orders/"
+    assert answer.cookies[settings.LANGUAGE_COOKIE_NAME].value == "zh-hans"
+    customer.refresh_from_db()
+    assert customer.language == "zh-hans"
+
+
+def test_language_nobody_speaks_changes_nothing(client: Client, customer: User) -> None:
+    client.post("/account/language/", {"language": "tlh"})
+
+    customer.refresh_from_db()
+    assert customer.language == "en"
+
+
+def test_visitor_switches_the_language_of_the_pages_only(client: Client) -> None:
+    answer = client.post("/account/language/", {"language": "zh-hans", "next": "https://evil.example/"})
+
+    assert answer.headers["Location"] == "/"
+    assert answer.cookies[settings.LANGUAGE_COOKIE_NAME].value == "zh-hans"
+    assert client.get("/account/language/").status_code == 405
