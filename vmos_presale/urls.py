@@ -5,6 +5,7 @@ from django.conf import settings
 from django.contrib import admin
 from django.urls import include, path
 
+from accounts.views import language
 from vmos_presale.health import health
 
 admin.autodiscover()
@@ -16,6 +17,8 @@ urlpatterns = [
     path("accounts/", include("allauth.urls")),
     path("account/", include("accounts.urls")),
     path("agreements/", include("agreements.urls")),
+    # The name is Django's: the admin's own language switch leads here too.
+    path("account/language/", language, name="set_language"),
     path("messages/", include("notices.urls")),
     path("", include("orders.urls")),
 ]
