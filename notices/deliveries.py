@@ -110,8 +110,10 @@ def record(attempt: Attempt, outcome: Outcome, *, now: datetime) -> None:
             current.update(state=DeliveryState.DEAD, lease_until=None, problem=problem)
             _put_on_record(attempt, DeliveryStep.REFUSED, now=now, detail=problem)
         case Uncertain():
-            current.update(state=DeliveryState.UNCERTAIN, lease_until=None, problem=problem)
-            _put_on_record(attempt, DeliveryStep.UNKNOWN, now=now, detail=problem)
+            sending = current.filter(state=DeliveryState.SENDING)
+            # Otherwise the silence was given up on before, and "unknown" stands on record.
+            if sending.update(state=DeliveryState.UNCERTAIN, lease_until=None, problem=problem):
+                _put_on_record(attempt, DeliveryStep.UNKNOWN, now=now, detail=problem)
 
 
 def put_off(delivery: Delivery, *, reason: str, now: datetime) -> None:

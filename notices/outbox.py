@@ -113,7 +113,7 @@ def expand(*, now: datetime) -> int:
             (
                 Delivery(notice=notice, channel=slug, address=address, due_at=now)
                 for notice in notices
-                for slug in KINDS[notice.kind].channels
+                for slug in _channels_of(notice)
                 for address in addresses[slug].get(notice.recipient_id, ())
             ),
             ignore_conflicts=True,
@@ -121,6 +121,15 @@ def expand(*, now: datetime) -> int:
         )
         Notice.objects.filter(pk__in=[notice.pk for notice in notices]).update(is_expanded=True)
     return len(notices)
+
+
+def _channels_of(notice: Notice) -> tuple[str, ...]:
+    """The channels of its kind; none, and an error in the log, for a kind that this release does not know."""
+    kind = KINDS.get(notice.kind)
+    if kind is None:
+        logger.error("Notice %s is of the unknown kind %r and goes to nobody.", notice.pk, notice.kind)
+        return ()
+    return kind.channels
 
 
 def _deliver(delivery: Delivery, *, channel: Channel, clock: Clock) -> None:

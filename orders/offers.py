@@ -76,9 +76,15 @@ class Offer:
 
 
 def stocks(plans: Sequence[Plan]) -> dict[int, Stock]:
-    """The stock of each plan, in three queries. Exact only under the plans' locks (`queue.lock_plans`)."""
+    """The stock of each plan, in three queries; under the plans' locks (`queue.lock_plans`) never too large.
+
+    Their order matters. A payment takes no lock of the plan: units that move from held to waiting between two
+    queries are counted twice here, which errs on the safe side, and never not at all.
+    """
     ids = [plan.pk for plan in plans]
-    free, waiting, held = free_devices_by_plan(ids), units_waiting_by_plan(ids), units_held_by_plan(ids)
+    held = units_held_by_plan(ids)
+    waiting = units_waiting_by_plan(ids)
+    free = free_devices_by_plan(ids)
     return {
         plan.pk: Stock(free.get(plan.pk, 0), waiting.get(plan.pk, 0), held.get(plan.pk, 0), plan.presale_cap)
         for plan in plans

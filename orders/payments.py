@@ -19,7 +19,14 @@ from notices import kinds
 from notices.outbox import JSONValue, tell
 from orders.estimates import record_first_estimate
 from orders.gateways import gateway_named, methods_on_offer
-from orders.gateways.protocol import Charge, Declined, MoneyMoved, Snapshot, Unavailable
+from orders.gateways.protocol import (
+    Charge,
+    CredentialsRefused,
+    Declined,
+    MoneyMoved,
+    Snapshot,
+    Unavailable,
+)
 from orders.models import (
     AttemptState,
     EntryKind,
@@ -50,6 +57,8 @@ POLL_AFTER = (
     timedelta(hours=1),
 )
 POLL_UNTIL = timedelta(hours=24)
+# As many as are counted: the intervals have long stopped growing.
+MOST_POLLS = 1_000
 
 
 class NotPayable(Exception):
@@ -64,6 +73,9 @@ def begin_payment(
     A second click finds the first one's attempt; a retry after a lost answer uses the same key, so that the
     gateway has one payment. Raises NotPayable; Declined (the attempt is over, another method may do);
     Unavailable (try again, or another method).
+
+    The poller may have found the payment while the answer to its opening was lost: it is then pending, and
+    its address still has to be asked for.
     """
     attempt = _attempt_at(order_id=order_id, method=method, now=now)
     if attempt.pay_url:
@@ -76,16 +88,23 @@ def begin_payment(
         expires_at=attempt.expires_at,
         language=language,
     )
-    open_here = PaymentAttempt.objects.filter(pk=attempt.pk, state=AttemptState.CREATED)
+    open_here = PaymentAttempt.objects.filter(
+        pk=attempt.pk, state__in=(AttemptState.CREATED, AttemptState.PENDING), pay_url=""
+    )
     try:
         opened = gateway_named(attempt.gateway).open(charge)
+    except CredentialsRefused as refusal:
+        _report_refusal(attempt, refusal, now=now)
+        raise
     except Declined as no:
         logger.warning("Payment %s was declined at its opening: %s", attempt.reference, no)
         open_here.update(state=AttemptState.DECLINED, problem=str(no)[:300], next_poll_at=None)
         raise
     open_here.update(state=AttemptState.PENDING, provider_id=opened.provider_id, pay_url=opened.pay_url)
-    attempt.refresh_from_db()
-    return attempt
+    begun = PaymentAttempt.objects.get(pk=attempt.pk)
+    if not begun.pay_url:
+        raise NotPayable(_("This payment has ended in the meantime. Please look at your order."))
+    return begun
 
 
 def _attempt_at(*, order_id: int, method: str, now: datetime) -> PaymentAttempt:
@@ -199,7 +218,9 @@ def poll_payments(*, now: datetime) -> int:
             continue
         # Whoever moves the date asks: two pollers at once do not.
         claimed = PaymentAttempt.objects.filter(pk=attempt.pk, next_poll_at=attempt.next_poll_at)
-        if not claimed.update(next_poll_at=_next_poll(attempt, now=now), polls=attempt.polls + 1):
+        if not claimed.update(
+            next_poll_at=_next_poll(attempt, now=now), polls=min(attempt.polls + 1, MOST_POLLS)
+        ):
             continue
         asked += 1
         try:
@@ -224,25 +245,21 @@ def _next_poll(attempt: PaymentAttempt, *, now: datetime) -> datetime | None:
 def refresh_attempt(*, attempt_id: int, now: datetime) -> PaymentAttempt:
     """Fetch what the gateway knows of a payment and apply it. Raises Unavailable.
 
-    A payment whose order has ended is closed first, so that nobody pays for it by an old tab; if the buyer
-    was faster, the gateway says so.
+    A payment whose order has ended, or is paid by another, is closed first, so that nobody pays it by an old
+    tab; if the buyer was faster, the gateway says so.
     """
     attempt = PaymentAttempt.objects.select_related("order").get(pk=attempt_id)
     gateway = gateway_named(attempt.gateway)
     try:
-        if attempt.state == AttemptState.PENDING and attempt.order.has_ended_unpaid():
+        if attempt.state == AttemptState.PENDING and attempt.order.state != OrderState.UNPAID:
             with contextlib.suppress(Declined):
                 gateway.close(provider_id=attempt.provider_id)
         snapshot = gateway.fetch(reference=attempt.reference, provider_id=attempt.provider_id)
+    except CredentialsRefused as refusal:
+        _report_refusal(attempt, refusal, now=now)
+        raise
     except Declined as no:
-        open_review_item(
-            kind=ReviewKind.GATEWAY_REFUSES_US,
-            key=f"{attempt.gateway}:{now:%Y-%m-%d}",
-            order=None,
-            detail=f"{attempt.gateway} does not answer for {attempt.reference}: {no}",
-            now=now,
-        )
-        return attempt
+        raise Unavailable(f"{attempt.gateway} does not say what became of {attempt.reference}: {no}") from no
     if snapshot is not None:
         return apply_snapshot(attempt_id=attempt_id, snapshot=snapshot, now=now)
     if attempt.expires_at + settings.PAYMENT_GRACE <= now:
@@ -252,6 +269,17 @@ def refresh_attempt(*, attempt_id: int, now: datetime) -> PaymentAttempt:
         )
         attempt.refresh_from_db()
     return attempt
+
+
+def _report_refusal(attempt: PaymentAttempt, refusal: CredentialsRefused, *, now: datetime) -> None:
+    """Tell staff, once a day, that a gateway does not know us."""
+    open_review_item(
+        kind=ReviewKind.GATEWAY_REFUSES_US,
+        key=f"{attempt.gateway}:{now:%Y-%m-%d}",
+        order=None,
+        detail=f"{refusal} Asked about {attempt.reference}; nothing is lost, and it is asked again.",
+        now=now,
+    )
 
 
 def apply_snapshot(*, attempt_id: int, snapshot: Snapshot, now: datetime) -> PaymentAttempt:
@@ -356,13 +384,17 @@ def _settle(order: Order, *, new: Sequence[LedgerEntry], now: datetime) -> None:
 
 
 def _covered_at(entries: Sequence[LedgerEntry], *, total: Money) -> datetime:
-    """The capture time at which the money first covered `total`."""
-    balance = 0
+    """Since when the money covers `total` without a break: money given back in between does not count."""
+    balance, covered_at = 0, None
     for entry in sorted(entries, key=lambda entry: (entry.occurred_at, entry.pk)):
         balance += entry.minor
-        if balance >= total.minor:
-            return entry.occurred_at
-    raise ValueError(f"{total} is not covered.")
+        if balance < total.minor:
+            covered_at = None
+        elif covered_at is None:
+            covered_at = entry.occurred_at
+    if covered_at is None:
+        raise ValueError(f"{total} is not covered.")
+    return covered_at
 
 
 def _has_room(order: Order) -> bool:
@@ -381,6 +413,8 @@ def _join_queues(order: Order, *, paid_at: datetime, now: datetime) -> None:
     OrderLine.objects.filter(order=order, state=LineState.UNPAID).update(
         state=LineState.WAITING, paid_at=paid_at
     )
+    # What else is open at a gateway is closed by the poller.
+    order.attempts.filter(state=AttemptState.PENDING).update(next_poll_at=now)
     facts: Mapping[str, JSONValue] = {
         "total": {"minor": order.total_minor, "currency": order.currency},
         "paid_at": paid_at.isoformat(),
@@ -401,9 +435,19 @@ def _close_refund(order: Order, move: MoneyMoved, *, now: datetime) -> None:
             now=now,
         )
         return
-    Refund.objects.filter(pk=refund.pk, state=RefundState.APPROVED).update(
-        state=RefundState.PAID, paid_at=move.at
-    )
+    if move.amount != Money(refund.minor, order.currency):
+        open_review_item(
+            kind=ReviewKind.EXTERNAL_REFUND,
+            key=f"{order.reference}:{move.transaction_id}",
+            order=order,
+            detail=f"{move.amount} were given back for refund {refund}, which is over another amount.",
+            now=now,
+        )
+        return
+    # The answer to our asking may have been lost or refused: what counts is that the money has gone.
+    on_its_way = Refund.objects.filter(pk=refund.pk, state__in=(RefundState.APPROVED, RefundState.FAILED))
+    if not on_its_way.update(state=RefundState.PAID, paid_at=move.at):
+        return
     tell([about_refund(order, refund, kinds.REFUND_PAID)], now=now)
 
 

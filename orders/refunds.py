@@ -123,20 +123,21 @@ def send_refunds(*, now: datetime) -> int:
     """Ask the gateways for the money of approved refunds, by the refund's own key; return how many took it.
 
     A refund stays approved until a snapshot of its payment shows the money gone, so it is asked for again by
-    the same key, which the gateway answers with the refund that is there.
+    the same key, which the gateway answers with the refund that is there. What goes wrong with one refund is
+    raised when the others are sent.
     """
     asked = 0
     unreachable: set[str] = set()
+    faults: list[Exception] = []
     approved = Refund.objects.filter(state=RefundState.APPROVED).select_related("order", "attempt")
     for refund in approved.order_by("pk"):
         if refund.attempt.gateway in unreachable:
             continue
-        gateway = gateway_named(refund.attempt.gateway)
         back = Return(
             reference=refund.reference, provider_id=refund.attempt.provider_id, amount=refund.amount
         )
         try:
-            gateway.give_back(back)
+            gateway_named(refund.attempt.gateway).give_back(back)
         except Unavailable as problem:
             logger.warning("Refund %s waits: %s", refund, problem)
             unreachable.add(refund.attempt.gateway)
@@ -144,9 +145,15 @@ def send_refunds(*, now: datetime) -> int:
         except Declined as no:
             _fail(refund, problem=str(no), now=now)
             continue
+        except Exception as fault:  # noqa: BLE001 (raised below, with the others)
+            fault.add_note(f"Refund {refund}")
+            faults.append(fault)
+            continue
         # Fetched by the next poll, like any other news of the payment.
         PaymentAttempt.objects.filter(pk=refund.attempt_id).update(next_poll_at=now)
         asked += 1
+    if faults:
+        raise ExceptionGroup("Refunds that could not be sent", faults)
     return asked
 
 

@@ -18,6 +18,10 @@ class Unavailable(Exception):
     """The outcome is unknown (timeout, 5xx, an answer that makes no sense): ask again with the same key."""
 
 
+class CredentialsRefused(Unavailable):
+    """The gateway does not know us: nothing is decided, and nothing will be until a person mends the settings."""
+
+
 class Declined(Exception):
     """The gateway said no, for good. The message may be shown to staff; it holds no secrets."""
 

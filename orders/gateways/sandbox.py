@@ -23,6 +23,7 @@ from inventory.money import Money
 from orders.gateways.protocol import (
     BadSignature,
     Charge,
+    CredentialsRefused,
     Declined,
     Event,
     MoneyMoved,
@@ -203,7 +204,7 @@ class SandboxGateway:
         content: Mapping[str, str] | None = None,
         query: Mapping[str, str] | None = None,
     ) -> _Answer:
-        """Put one question. Raises Declined where our credentials are refused, Unavailable without an answer."""
+        """Put one question. Raises CredentialsRefused, or Unavailable without an answer."""
         if missing := self.missing():
             raise Unavailable(f"The sandbox gateway is not configured: {', '.join(missing)}.")
         headers = {
@@ -227,7 +228,7 @@ class SandboxGateway:
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 raise Unavailable(f"The sandbox gateway did not answer ({type(error).__name__}).") from error
         if status in (401, 403):
-            raise Declined(gettext("The sandbox gateway refuses our credentials."))
+            raise CredentialsRefused(gettext("The sandbox gateway refuses our credentials."))
         if status in (408, 425, 429) or not (200 <= status < 300 or 400 <= status < 500):
             raise Unavailable(f"The sandbox gateway answered with status {status}.")
         try:

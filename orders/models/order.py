@@ -89,10 +89,6 @@ class Order(WriteOnce):
     def total(self) -> Money:
         return Money(self.total_minor, self.currency)
 
-    def has_ended_unpaid(self) -> bool:
-        """Whether its units went back on sale."""
-        return self.state in (OrderState.EXPIRED, OrderState.CANCELLED)
-
     def is_payable(self, now: datetime) -> bool:
         """Whether a payment may be begun at `now`."""
         return self.state == OrderState.UNPAID and now < self.pay_until

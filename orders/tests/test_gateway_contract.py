@@ -9,7 +9,16 @@ from pytest_django import Settings
 
 from inventory.money import Money
 from orders.gateways import GATEWAYS, METHODS, gateway_named, methods_on_offer
-from orders.gateways.protocol import BadSignature, Charge, Declined, Gateway, Return, Snapshot, Unavailable
+from orders.gateways.protocol import (
+    BadSignature,
+    Charge,
+    CredentialsRefused,
+    Declined,
+    Gateway,
+    Return,
+    Snapshot,
+    Unavailable,
+)
 from orders.models import AttemptState
 from orders.tests.gateway_contract import BACKSTAGES, Backstage
 from orders.tests.gateway_servers import Listener
@@ -258,12 +267,12 @@ def test_lost_answer_to_a_refund_is_unavailable_and_asking_again_gives_the_one_r
     ]
 
 
-def test_refused_credentials_are_declined(gateway: Gateway, charge: Charge, backstage: Backstage) -> None:
+def test_refused_credentials_decide_nothing(gateway: Gateway, charge: Charge, backstage: Backstage) -> None:
     opened = gateway.open(charge)
     backstage.refuse_us()
-    with pytest.raises(Declined, match="credentials"):
+    with pytest.raises(CredentialsRefused, match="credentials"):
         gateway.open(dataclasses.replace(charge, reference="T-OTHER"))
-    with pytest.raises(Declined, match="credentials"):
+    with pytest.raises(CredentialsRefused, match="credentials"):
         gateway.fetch(reference=charge.reference, provider_id=opened.provider_id)
 
 

@@ -19,7 +19,7 @@ from inventory.money import Money
 from orders.gateways import sandbox as adapter
 from orders.gateways.emulators.running import RunningSandbox
 from orders.gateways.emulators.sandbox import Outcome
-from orders.gateways.protocol import Charge, Declined, MoneyMoved, Return, Unavailable
+from orders.gateways.protocol import Charge, CredentialsRefused, Declined, MoneyMoved, Return, Unavailable
 from orders.gateways.sandbox import SandboxGateway
 from orders.tests.gateway_contract import SANDBOX_KEY, SANDBOX_SECRET
 from orders.tests.gateway_servers import Answer, Listener, listening
@@ -189,9 +189,9 @@ def test_refund_confirmed_for_another_payment_is_unavailable(provider: Listener)
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_refused_credentials_are_declined_whatever_the_body(provider: Listener, status: int) -> None:
+def test_refused_credentials_are_known_as_such_whatever_the_body(provider: Listener, status: int) -> None:
     provider.answers.put(Answer(status=status, body=b"<html>"))
-    with pytest.raises(Declined, match=r"^The sandbox gateway refuses our credentials\.$"):
+    with pytest.raises(CredentialsRefused, match=r"^The sandbox gateway refuses our credentials\.$"):
         SandboxGateway().fetch(reference="T-1", provider_id=PAYMENT_ID)
 
 
@@ -294,7 +294,7 @@ def test_key_is_never_logged(
         opened = SandboxGateway().open(CHARGE)
         sandbox.decide(opened.pay_url)
         settings.SANDBOX_GATEWAY_KEY = "another-key-of-ours"
-        with pytest.raises(Declined) as problem:
+        with pytest.raises(CredentialsRefused) as problem:
             SandboxGateway().open(CHARGE)
     assert "/v1/payments" in caplog.text
     for secret in (SANDBOX_KEY, "another-key-of-ours", SANDBOX_SECRET.removeprefix("whsec_")):

@@ -222,3 +222,29 @@ def test_transaction_that_is_booked_for_another_payment_is_reviewed_not_counted(
     assert Order.objects.get(pk=other.order_id).state == OrderState.UNPAID
     assert LedgerEntry.objects.get().attempt_id == attempt.pk
     assert reviews() == [ReviewKind.ALREADY_BOOKED]
+
+
+def test_place_by_money_that_was_given_back_is_not_kept(attempt: PaymentAttempt) -> None:
+    back_at, again_at = CAPTURED_AT + timedelta(seconds=10), CAPTURED_AT + timedelta(seconds=20)
+    first = captured(4_990).captures
+    back = (MoneyMoved(transaction_id="re_1", amount=Money(4_990, "USD"), at=back_at),)
+    again = (MoneyMoved(transaction_id="cap_2", amount=Money(4_990, "USD"), at=again_at),)
+
+    apply_snapshot(
+        attempt_id=attempt.pk,
+        snapshot=Snapshot(provider_id="pay_1", state="captured", captures=first + again, refunds=back),
+        now=NOW,
+    )
+
+    assert Order.objects.get().paid_at == again_at
+
+
+def test_payment_open_elsewhere_is_closed_by_the_poller_once_the_order_is_paid(
+    attempt: PaymentAttempt,
+) -> None:
+    other = make_attempt(attempt.order, number=2)
+
+    apply_snapshot(attempt_id=attempt.pk, snapshot=captured(4_990), now=NOW)
+
+    other.refresh_from_db()
+    assert other.next_poll_at == NOW

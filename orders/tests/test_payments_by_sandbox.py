@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from pytest_django import Settings
 
 from orders.checkout import cancel_order, expire_orders
 from orders.gateways.emulators.running import RunningSandbox
@@ -16,6 +17,7 @@ from orders.models import (
     Order,
     OrderState,
     PaymentAttempt,
+    Refund,
     RefundState,
     ReviewItem,
     ReviewKind,
@@ -56,6 +58,22 @@ def begin(order: Order, now: datetime, *, method: str = "sandbox") -> PaymentAtt
 
 def state_of(order: Order) -> str:
     return Order.objects.values_list("state", flat=True).get(pk=order.pk)
+
+
+def approved_refund(sandbox: RunningSandbox, order: Order, now: datetime) -> Refund:
+    """A refund of the whole order, which has been paid."""
+    attempt = begin(order, now)
+    sandbox.decide(attempt.pay_url)
+    refresh_attempt(attempt_id=attempt.pk, now=now)
+    refund = request_refund(
+        order_id=order.pk,
+        ground=Ground.UNABLE_TO_SUPPLY,
+        explanation="The supplier has given up this model.",
+        units={order.lines.get().pk: 1},
+        requested_by_id=make_user(is_staff=True).pk,
+        now=now,
+    )
+    return approve_refund(refund_id=refund.pk, approved_by_id=make_user(is_staff=True).pk, now=now)
 
 
 def deliver(requests: list[Request], *, now: datetime) -> None:
@@ -145,6 +163,36 @@ def test_04_webhook_before_our_create_call_is_answered_finds_its_payment(
     deliver(shop.rest(), now=now)
     process_webhooks(now=now)
 
+    assert state_of(order) == OrderState.PAID
+
+
+def test_payment_the_poller_found_first_can_still_be_paid(
+    shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
+) -> None:
+    sandbox.set_faults(lost_answers=1)
+    with pytest.raises(Unavailable):
+        begin(order, now)
+    assert poll_payments(now=now + timedelta(seconds=30)) == 1
+
+    attempt = begin(order, now + timedelta(seconds=31))
+
+    assert attempt.state == AttemptState.PENDING
+    assert attempt.pay_url == sandbox.books()["payments"][0]["pay_url"]
+
+
+def test_48_refused_credentials_lose_nothing_and_are_reviewed_once_a_day(
+    shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime, settings: Settings
+) -> None:
+    sandbox.decide(begin(order, now).pay_url)
+    sandbox.wait_for_webhooks()
+    deliver(shop.rest(), now=now)
+    key, settings.SANDBOX_GATEWAY_KEY = settings.SANDBOX_GATEWAY_KEY, "wrong"
+
+    assert [process_webhooks(now=now) for _ in range(2)] == [0, 0]
+    assert list(ReviewItem.objects.values_list("kind", flat=True)) == [ReviewKind.GATEWAY_REFUSES_US]
+
+    settings.SANDBOX_GATEWAY_KEY = key
+    assert process_webhooks(now=now) == 1
     assert state_of(order) == OrderState.PAID
 
 
@@ -291,22 +339,38 @@ def test_what_goes_wrong_with_one_webhook_does_not_hold_up_the_others(
     assert list(WebhookEvent.objects.filter(processed_at=None).values_list("gateway", flat=True)) == ["gone"]
 
 
+def test_refund_waits_while_our_credentials_are_refused(
+    shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime, settings: Settings
+) -> None:
+    refund = approved_refund(sandbox, order, now)
+    key, settings.SANDBOX_GATEWAY_KEY = settings.SANDBOX_GATEWAY_KEY, "wrong"
+    assert send_refunds(now=now) == 0
+    refund.refresh_from_db()
+    assert refund.state == RefundState.APPROVED
+
+    settings.SANDBOX_GATEWAY_KEY = key
+    assert send_refunds(now=now) == 1
+
+
+def test_refund_that_was_refused_but_paid_all_the_same_is_paid(
+    shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
+) -> None:
+    refund = approved_refund(sandbox, order, now)
+    sandbox.set_faults(lost_answers=1)
+    send_refunds(now=now)
+    Refund.objects.filter(pk=refund.pk).update(state=RefundState.FAILED)
+
+    refresh_attempt(attempt_id=refund.attempt_id, now=now)
+
+    refund.refresh_from_db()
+    assert refund.state == RefundState.PAID
+
+
 @pytest.mark.clause("3.3")
 def test_approved_refund_is_paid_back_once_and_closed_by_the_snapshot(
     shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
 ) -> None:
-    attempt = begin(order, now)
-    sandbox.decide(attempt.pay_url)
-    refresh_attempt(attempt_id=attempt.pk, now=now)
-    refund = request_refund(
-        order_id=order.pk,
-        ground=Ground.UNABLE_TO_SUPPLY,
-        explanation="The supplier has given up this model.",
-        units={order.lines.get().pk: 1},
-        requested_by_id=make_user(is_staff=True).pk,
-        now=now,
-    )
-    approve_refund(refund_id=refund.pk, approved_by_id=make_user(is_staff=True).pk, now=now)
+    refund = approved_refund(sandbox, order, now)
 
     # The answer is lost, so it is asked for twice, by one key.
     sandbox.set_faults(lost_answers=1)
