@@ -111,7 +111,7 @@ def receive_devices(
                 [_of_file(_("Devices of this file were received with another one just now. Try again."))]
             ) from duplicate
         batch.received_units += len(rows)
-        if is_last:
+        if is_last or batch.received_units == batch.quantity:
             batch.state = BatchState.RECEIVED
             batch.received_at = now
         batch.save(update_fields=["received_units", "state", "received_at"])

@@ -3,7 +3,7 @@
 Estimates are made from what stands here, so a batch is changed by one writer at a time: its row is locked.
 """
 
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 from django.db import transaction
 from django.utils.formats import date_format
@@ -11,6 +11,9 @@ from django.utils.translation import gettext as _
 
 from evidence.contract_time import contract_date
 from inventory.models import BatchState, SupplyBatch
+
+# Nobody announces a delivery farther away than that.
+FARTHEST = timedelta(days=730)
 
 
 class SupplyRefused(Exception):
@@ -116,6 +119,11 @@ def _check_quantity(quantity: int, *, arrived: int) -> None:
 
 def _check_date(expected_on: date, *, now: datetime) -> None:
     today = contract_date(now)
+    if expected_on > today + FARTHEST:
+        raise DateRefused(
+            _("The day %(date)s is more than two years away. Look for a slip in the year.")
+            % {"date": date_format(expected_on, "DATE_FORMAT")}
+        )
     if expected_on < today:
         raise DateRefused(
             _(

@@ -4,7 +4,8 @@ The window of a unit is where the announced supply first covers all units up to 
 
 - *earliest*, *likely* and *latest* shift a batch's date by the lowest, the median and the 90th percentile of
   how many days late past batches came (nearest rank, so every figure is one that really happened);
-- a batch that is overdue is judged only by past batches that were at least as late;
+- a batch that is overdue is judged only by past batches that were at least as late, and one that was put
+  off comes no earlier than the day it was put off to;
 - beyond the announced supply, the slowest, mean and fastest of the last three months of allocations count
   on; if one of those months allocated nothing, the answer is "not known yet".
 
@@ -18,7 +19,7 @@ from datetime import date, datetime, timedelta
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Count, Max
+from django.db.models import Count, Max, Q
 
 from evidence.contract_time import contract_date
 from inventory.models import BatchState, SupplyBatch
@@ -26,7 +27,7 @@ from notices import kinds
 from notices.kinds import Kind
 from notices.outbox import Draft, JSONValue, tell
 from orders.models import Allocation, Basis, Cause, Estimate, OrderLine
-from orders.queue import free_devices_by_plan, units_ahead, units_waiting
+from orders.queue import free_devices_by_plan, lock_plans, units_ahead, units_waiting
 from orders.telling import about_order
 
 # Fewer past batches than this say nothing: those of all plans are used, then this assumption (in days).
@@ -51,11 +52,12 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """`units` still to come with one announced batch on the day `on`."""
+    """`units` still to come with one announced batch on the day `on`, first said to be `first_on`."""
 
     reference: str
     on: date
     units: int
+    first_on: date
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +93,19 @@ def nearest_rank(ascending: Sequence[int], share: float) -> int:
 
 
 def arrival(batch: Expected, *, outlook: Outlook) -> tuple[date, date, date]:
-    """When the batch comes, as (earliest, likely, latest), none of them before today."""
-    overdue = (outlook.today - batch.on).days
-    lateness: Sequence[int] = [days for days in outlook.lateness if days >= overdue]
-    if not lateness:
-        # Later than anything on record: what is left is the assumption, counted from today.
-        lateness = [overdue + days for days in ASSUMED_LATENESS]
+    """When the batch comes, as (earliest, likely, latest), none of them before today.
+
+    Past lateness is counted from the date that was said first, and so it is here: a batch that was put off
+    has used up some of it. It is not expected before the date it was put off to.
+    """
+    said = min(batch.first_on, batch.on)
+    not_before = max(outlook.today, batch.on) if batch.on > batch.first_on else outlook.today
+    lateness = [days for days in outlook.lateness if said + timedelta(days=days) >= outlook.today]
+    if not lateness or said + timedelta(days=lateness[-1]) < not_before:
+        # Later than anything on record: what is left is the assumption, counted from there.
+        said, lateness = not_before, list(ASSUMED_LATENESS)
     earliest, likely, latest = (
-        max(outlook.today, batch.on + timedelta(days=days))
+        max(not_before, said + timedelta(days=days))
         for days in (lateness[0], nearest_rank(lateness, 0.5), nearest_rank(lateness, 0.9))
     )
     return earliest, likely, latest
@@ -146,7 +153,7 @@ def outlooks(plan_ids: Iterable[int], *, now: datetime) -> dict[int, Outlook]:
     for batch in announced.order_by("expected_on", "pk"):
         if batch.outstanding:
             expected.setdefault(batch.plan_id, []).append(
-                Expected(batch.reference, batch.expected_on, batch.outstanding)
+                Expected(batch.reference, batch.expected_on, batch.outstanding, batch.first_expected_on)
             )
     lateness = _lateness()
     monthly = _monthly_allocations(wanted, now=now)
@@ -195,26 +202,35 @@ def refresh_estimates(*, plan_id: int, now: datetime) -> int:
 
     Recorded are a first estimate, a change of `settings.ESTIMATE_MATERIAL_DAYS` or more, and the regular
     update that was promised. Safe to run twice at once: an estimate's number is unique for its line.
+
+    One transaction per chunk of the queue, under the plan's lock: a sweep between a look at the devices and
+    one at the queue would show devices free that are given away, and promise them again.
     """
-    outlook = outlooks([plan_id], now=now)[plan_id]
-    lines = OrderLine.objects.waiting(plan_id=plan_id).select_related("order", "plan")
-    recorded = ahead = 0
-    chunk: list[tuple[OrderLine, int]] = []
-    for line in lines.iterator(chunk_size=CHUNK):
-        chunk.append((line, ahead))
-        ahead += line.waiting_units
-        if len(chunk) == CHUNK:
-            recorded += _refresh_chunk(chunk, outlook=outlook, now=now)
-            chunk = []
-    return recorded + _refresh_chunk(chunk, outlook=outlook, now=now)
+    recorded, last = 0, None
+    while True:
+        made, last = _refresh_chunk(plan_id=plan_id, after=last, now=now)
+        recorded += made
+        if last is None:
+            return recorded
 
 
-def _refresh_chunk(chunk: Sequence[tuple[OrderLine, int]], *, outlook: Outlook, now: datetime) -> int:
+def _refresh_chunk(*, plan_id: int, after: OrderLine | None, now: datetime) -> tuple[int, OrderLine | None]:
+    """Refresh the next lines behind `after`; return how many were recorded and the last line, None at the end."""
     with transaction.atomic(durable=True):
-        newest = newest_estimates([line.pk for line, _ in chunk])
+        lock_plans([plan_id])
+        lines = OrderLine.objects.waiting(plan_id=plan_id).select_related("order", "plan")
+        if after is not None:
+            lines = lines.filter(Q(paid_at__gt=after.paid_at) | Q(paid_at=after.paid_at, pk__gt=after.pk))
+        chunk = list(lines[:CHUNK])
+        if not chunk:
+            return 0, None
+        outlook = outlooks([plan_id], now=now)[plan_id]
+        newest = newest_estimates([line.pk for line in chunk])
+        ahead_of_next = units_ahead(chunk[0])
         made: list[Estimate] = []
         drafts: list[Draft] = []
-        for line, ahead in chunk:
+        for line in chunk:
+            ahead, ahead_of_next = ahead_of_next, ahead_of_next + line.waiting_units
             previous = newest.get(line.pk)
             cause = _cause(previous, ahead=ahead, outlook=outlook)
             estimate = _estimate(line, ahead=ahead, outlook=outlook, previous=previous, cause=cause, now=now)
@@ -228,7 +244,7 @@ def _refresh_chunk(chunk: Sequence[tuple[OrderLine, int]], *, outlook: Outlook, 
                 drafts.append(_draft(line, estimate, previous=previous, kind=kind))
         Estimate.objects.bulk_create(made, ignore_conflicts=True)
         tell(drafts, now=now)
-    return len(made)
+    return len(made), chunk[-1] if len(chunk) == CHUNK else None
 
 
 def newest_estimates(line_ids: Iterable[int]) -> dict[int, Estimate]:

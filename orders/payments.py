@@ -421,7 +421,12 @@ def _join_queues(order: Order, *, paid_at: datetime, now: datetime) -> None:
     }
     tell([about_order(order, kinds.PAYMENT_RECEIVED, facts)], now=now)
     for line in order.lines.select_related("order", "plan"):
-        record_first_estimate(line, now=now)
+        try:
+            with transaction.atomic():
+                record_first_estimate(line, now=now)
+        except Exception:
+            # An estimate never vetoes money: the next refresh makes the first one.
+            logger.exception("Line %s of order %s was paid for, but could not be estimated.", line.pk, order)
 
 
 def _close_refund(order: Order, move: MoneyMoved, *, now: datetime) -> None:

@@ -10,12 +10,15 @@ from orders.queue import plans_with_a_queue
 
 logger = logging.getLogger(__name__)
 
+# Seconds after which a sweep that no worker has taken is dropped: the next tick asks for it again.
+SWEEP_EXPIRES = 10
+
 
 @shared_task(name="orders.sweep_all")
 def sweep_all() -> None:
     """Sweep every plan that has work, each in a task of its own: several plans go in parallel."""
     for plan_id in allocation.plans_to_sweep():
-        sweep.delay(plan_id=plan_id)
+        sweep.apply_async(kwargs={"plan_id": plan_id}, expires=SWEEP_EXPIRES)
 
 
 @shared_task(name="orders.sweep")
@@ -27,8 +30,15 @@ def sweep(*, plan_id: int) -> None:
 
 @shared_task(name="orders.refresh_estimates")
 def refresh_estimates() -> None:
+    faults: list[Exception] = []
     for plan in plans_with_a_queue():
-        estimates.refresh_estimates(plan_id=plan.pk, now=timezone.now())
+        try:
+            estimates.refresh_estimates(plan_id=plan.pk, now=timezone.now())
+        except Exception as fault:  # noqa: BLE001 (raised below; the other plans' customers wait for theirs)
+            fault.add_note(f"Plan {plan}")
+            faults.append(fault)
+    if faults:
+        raise ExceptionGroup("Plans that could not be estimated", faults)
 
 
 @shared_task(name="orders.process_webhooks")

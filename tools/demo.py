@@ -202,7 +202,7 @@ def start_all(
     alone = ("-P", "threads", "--without-gossip", "--without-mingle", "--without-heartbeat")
     commands = {
         "worker": (*celery, "worker", "-l", "INFO", "-n", "worker@%h", "-Q", "celery", "-c", "4", *alone),
-        "sender": (*celery, "worker", "-l", "INFO", "-n", "sender@%h", "-Q", "notices", "-c", "2", *alone),
+        "sender": (*celery, "worker", "-l", "INFO", "-n", "sender@%h", "-Q", "outside", "-c", "4", *alone),
         "beat": (*celery, "beat", "-l", "INFO", "-s", str(var / "beat-schedule"), "--pidfile="),
         "gateway": (python, "manage.py", "sandbox_gateway", *where),
         "web": (*gunicorn, "-w", "1", "-k", "gthread", "--threads", "8", "--graceful-timeout", "5"),

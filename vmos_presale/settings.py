@@ -173,8 +173,13 @@ CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
-# Sending waits for other people's servers: it has workers of its own, so that no sweep waits with it.
-CELERY_TASK_ROUTES = {"notices.*": {"queue": "notices"}}
+# What waits for other people's servers has workers of its own, so that no sweep waits with it.
+CELERY_TASK_ROUTES = {
+    "notices.*": {"queue": "outside"},
+    "orders.process_webhooks": {"queue": "outside"},
+    "orders.poll_payments": {"queue": "outside"},
+    "orders.send_refunds": {"queue": "outside"},
+}
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TIMEZONE = "UTC"
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False

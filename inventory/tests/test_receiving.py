@@ -352,3 +352,14 @@ def test_the_same_devices_received_for_two_batches_at_once_are_taken_in_once() -
     assert Device.objects.count() == 200
     states = sorted(SupplyBatch.objects.values_list("state", flat=True))
     assert states == [BatchState.EXPECTED, BatchState.RECEIVED]
+
+
+@pytest.mark.django_db
+def test_batch_that_is_complete_is_closed_whatever_was_said() -> None:
+    plan = make_plan()
+    batch = make_batch(plan, quantity=4)
+
+    receive(batch, csv_of([(code, plan.slug) for code in codes(4)]), is_last=False)
+
+    batch.refresh_from_db()
+    assert (batch.state, batch.received_at) == (BatchState.RECEIVED, NOW)

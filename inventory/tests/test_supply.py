@@ -48,10 +48,12 @@ def test_a_reference_is_announced_once() -> None:
 
 
 @pytest.mark.django_db
-def test_a_batch_is_announced_for_today_in_hong_kong_but_not_for_yesterday() -> None:
+def test_a_batch_is_announced_for_today_in_hong_kong_but_not_for_yesterday_or_the_year_9999() -> None:
     plan = make_plan()
     with pytest.raises(DateRefused):
         announce_batch(plan_id=plan.pk, reference="A", quantity=1, expected_on=date(2026, 11, 22), now=NOW)
+    with pytest.raises(DateRefused, match="slip in the year"):
+        announce_batch(plan_id=plan.pk, reference="A", quantity=1, expected_on=date(9999, 12, 31), now=NOW)
     assert not SupplyBatch.objects.exists()
     announce_batch(plan_id=plan.pk, reference="A", quantity=1, expected_on=date(2026, 11, 23), now=NOW)
     assert SupplyBatch.objects.get().expected_on == date(2026, 11, 23)

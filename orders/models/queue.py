@@ -43,6 +43,8 @@ class Allocation(WriteOnce):
             models.CheckConstraint(name="orders_allocation_period", condition=Q(ends_at__gt=F("starts_at"))),
             models.CheckConstraint(name="orders_allocation_unit_counted_from_1", condition=Q(unit__gt=0)),
         )
+        # How many were allocated lately: estimates beyond the announced supply rest on it.
+        indexes = (models.Index(fields=["starts_at"], name="orders_allocation_when"),)
 
     def __str__(self) -> str:
         return f"allocation {self.pk}"

@@ -6,6 +6,7 @@ import pytest
 from pytest_django import Settings
 
 from notices.models import Notice
+from orders import estimates
 from orders.estimates import (
     Expected,
     Outlook,
@@ -22,6 +23,11 @@ from orders.models import Basis, Cause, Estimate, OrderLine
 from tests.builders import NOW, make_batch, make_devices, make_fee, make_line, make_plan
 
 TODAY = date(2026, 11, 23)
+
+
+def expected(reference: str, on: date, units: int, *, first_on: date | None = None) -> Expected:
+    """A batch that was never put off, unless `first_on` says so."""
+    return Expected(reference, on, units, first_on or on)
 
 
 def outlook(
@@ -46,7 +52,7 @@ def test_units_covered_by_free_devices_come_today() -> None:
 
 @pytest.mark.clause("3.3")
 def test_window_is_the_first_batch_that_covers_the_unit_shifted_by_past_lateness() -> None:
-    coming = (Expected("A", date(2026, 12, 1), 5), Expected("B", date(2026, 12, 20), 5))
+    coming = (expected("A", date(2026, 12, 1), 5), expected("B", date(2026, 12, 20), 5))
 
     assert window(units=6, outlook=outlook(free=1, expected=coming)) == Window(
         date(2026, 12, 1), date(2026, 12, 3), date(2026, 12, 11), Basis.SUPPLY
@@ -57,19 +63,30 @@ def test_window_is_the_first_batch_that_covers_the_unit_shifted_by_past_lateness
 
 
 def test_overdue_batch_is_judged_by_batches_that_were_as_late() -> None:
-    overdue = Expected("A", TODAY - timedelta(days=3), 5)
+    overdue = expected("A", TODAY - timedelta(days=3), 5)
 
     assert arrival(overdue, outlook=outlook()) == (TODAY, TODAY, TODAY + timedelta(days=7))
 
 
 def test_batch_later_than_anything_on_record_falls_back_on_the_assumption_from_today() -> None:
-    lost = Expected("A", TODAY - timedelta(days=40), 5)
+    lost = expected("A", TODAY - timedelta(days=40), 5)
 
     assert arrival(lost, outlook=outlook()) == (TODAY, TODAY + timedelta(days=7), TODAY + timedelta(days=30))
 
 
+def test_batch_that_was_put_off_is_not_charged_with_its_delay_twice() -> None:
+    put_off = expected("A", date(2026, 12, 21), 5, first_on=date(2026, 12, 1))
+
+    # Every past batch came 20 days after the date first said, or 30.
+    assert arrival(put_off, outlook=outlook(lateness=(20, 20, 20, 20, 30))) == (
+        date(2026, 12, 21),
+        date(2026, 12, 21),
+        date(2026, 12, 31),
+    )
+
+
 def test_batch_that_is_not_here_yet_is_not_judged_by_earlier_ones() -> None:
-    soon = Expected("A", TODAY + timedelta(days=1), 5)
+    soon = expected("A", TODAY + timedelta(days=1), 5)
 
     assert arrival(soon, outlook=outlook(lateness=(-9, -9, -1, 0, 4))) == (
         TODAY,
@@ -80,7 +97,7 @@ def test_batch_that_is_not_here_yet_is_not_judged_by_earlier_ones() -> None:
 
 def test_window_never_shrinks_towards_the_back_of_the_queue() -> None:
     # B is promised before A is likely to come, and does not help those who need both.
-    coming = (Expected("A", date(2026, 11, 1), 5), Expected("B", date(2026, 11, 24), 5))
+    coming = (expected("A", date(2026, 11, 1), 5), expected("B", date(2026, 11, 24), 5))
     found = [
         window(units=units, outlook=outlook(expected=coming, lateness=(0, 5, 30, 31, 60)))
         for units in (5, 10)
@@ -93,7 +110,7 @@ def test_window_never_shrinks_towards_the_back_of_the_queue() -> None:
 
 
 def test_beyond_the_announced_supply_past_months_count_on() -> None:
-    coming = (Expected("A", date(2026, 12, 1), 5),)
+    coming = (expected("A", date(2026, 12, 1), 5),)
 
     # 60 units are missing: at 60, 40 and 20 a month that takes 30, 45 and 90 days more.
     assert window(units=65, outlook=outlook(expected=coming, monthly=(20, 60, 40))) == Window(
@@ -119,7 +136,7 @@ def test_outlook_reads_supply_lateness_and_rate() -> None:
     assert outlooks([plan.pk], now=NOW)[plan.pk] == Outlook(
         today=TODAY,
         free=0,
-        expected=(Expected(batch.reference, date(2026, 12, 5), 7),),
+        expected=(expected(batch.reference, date(2026, 12, 5), 7),),
         lateness=(0, 2, 4, 4, 9),
         lateness_of="plan",
         monthly=(0, 0, 0),
@@ -260,3 +277,14 @@ def test_unknown_window_is_recorded_as_unknown() -> None:
         None,
     )
     assert Notice.objects.get().facts["likely"] is None
+
+
+@pytest.mark.django_db
+def test_refresh_goes_through_the_queue_chunk_by_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimates, "CHUNK", 2)
+    fee = make_fee(make_plan())
+    # Two lines share a second: the chunk's end must fall between them and lose neither.
+    lines = [make_line(fee, quantity=3, paid_at=NOW + timedelta(seconds=n)) for n in (0, 1, 1, 2)]
+
+    assert refresh_estimates(plan_id=fee.term.plan_id, now=NOW) == 4
+    assert [newest(line).units_ahead for line in lines] == [0, 3, 6, 9]

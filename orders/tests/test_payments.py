@@ -1,6 +1,6 @@
 """Applying what a gateway reports. The numbers in names are the cases of the payment design."""
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 import pytest
 
@@ -19,7 +19,7 @@ from orders.models import (
     ReviewKind,
 )
 from orders.payments import apply_snapshot
-from tests.builders import NOW, make_attempt, make_fee, make_order, make_plan
+from tests.builders import NOW, make_attempt, make_batch, make_fee, make_order, make_plan
 
 pytestmark = pytest.mark.django_db
 
@@ -248,3 +248,15 @@ def test_payment_open_elsewhere_is_closed_by_the_poller_once_the_order_is_paid(
 
     other.refresh_from_db()
     assert other.next_poll_at == NOW
+
+
+def test_payment_is_booked_even_when_it_cannot_be_estimated(attempt: PaymentAttempt) -> None:
+    # Beyond the calendar: nobody can enter it, but whatever is wrong with an estimate, the money comes first.
+    make_batch(attempt.order.lines.get().plan, quantity=5, on=date.max)
+
+    apply_snapshot(attempt_id=attempt.pk, snapshot=captured(4_990), now=NOW)
+
+    order = Order.objects.get()
+    assert (order.state, order.lines.get().state) == (OrderState.PAID, LineState.WAITING)
+    assert order.lines.get().estimates.count() == 0
+    assert LedgerEntry.objects.count() == 1

@@ -234,12 +234,12 @@ def _outlook(
 ) -> Outlook:
     """What was known of the plan at the moment `at`."""
     to_come = [
-        Expected(arrival.reference, arrival.expected_on, arrival.batch.quantity)
+        Expected(arrival.reference, arrival.expected_on, arrival.batch.quantity, arrival.expected_on)
         for arrival in arrivals
         if arrival.announced_at <= at < arrival.received_at
     ]
     to_come += [
-        Expected(batch.reference, batch.expected_on(at), batch.quantity)
+        Expected(batch.reference, batch.expected_on(at), batch.quantity, batch.first_expected_on)
         for batch in coming
         if batch.announced_at <= at
     ]
