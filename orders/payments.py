@@ -430,22 +430,15 @@ def _join_queues(order: Order, *, paid_at: datetime, now: datetime) -> None:
 
 
 def _close_refund(order: Order, move: MoneyMoved, *, now: datetime) -> None:
+    """Mark the refund paid that the gateway reports; what is not exactly one of ours is for a person."""
     refund = Refund.objects.filter(order=order, reference=move.reference).first() if move.reference else None
-    if refund is None:
+    if refund is None or move.amount != Money(refund.minor, order.currency):
+        known_as = f"for refund {refund}, which is over another amount" if refund else "outside the shop"
         open_review_item(
             kind=ReviewKind.EXTERNAL_REFUND,
             key=f"{order.reference}:{move.transaction_id}",
             order=order,
-            detail=f"{move.amount} were given back outside the shop, as {move.transaction_id}.",
-            now=now,
-        )
-        return
-    if move.amount != Money(refund.minor, order.currency):
-        open_review_item(
-            kind=ReviewKind.EXTERNAL_REFUND,
-            key=f"{order.reference}:{move.transaction_id}",
-            order=order,
-            detail=f"{move.amount} were given back for refund {refund}, which is over another amount.",
+            detail=f"{move.amount} were given back as {move.transaction_id}, {known_as}.",
             now=now,
         )
         return
