@@ -1,8 +1,11 @@
-"""The two promises a model can make about its rows. `triggers.py` makes the database keep them."""
+"""The promises a model can make about its rows. `triggers.py` makes the database keep the first two,
+`chain.py` keeps the third and finds where it was broken.
+"""
 
 from typing import Any, ClassVar, NoReturn
 
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
 
 class RecordIsFinal(Exception):
@@ -44,3 +47,34 @@ class WriteOnce(models.Model):
 
     class Meta:
         abstract = True
+
+
+class Chained(AppendOnly):
+    """An append-only table in which every row seals the one before it: a row that is taken out, put in or
+    altered behind the triggers' back is found by `verify_evidence`.
+
+    Rows are written by `chain.append` only, which fills in these columns.
+    """
+
+    # From 1, without gaps.
+    chain_number = models.PositiveBigIntegerField(_("number in the chain"), unique=True, editable=False)
+    previous_sha256 = models.CharField(_("seal of the row before"), max_length=64, editable=False)
+    chain_sha256 = models.CharField(_("seal"), max_length=64, editable=False)
+
+    class Meta:
+        abstract = True
+
+
+class ChainHead(models.Model):
+    """The last seal of each chain. Its row is the lock under which a chain grows."""
+
+    name = models.CharField(_("chain"), max_length=100, primary_key=True)
+    chain_number = models.PositiveBigIntegerField(_("number in the chain"))
+    chain_sha256 = models.CharField(_("seal"), max_length=64)
+
+    class Meta:
+        verbose_name = _("head of a chain")
+        verbose_name_plural = _("heads of the chains")
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.chain_number}"

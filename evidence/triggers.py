@@ -52,6 +52,20 @@ def triggers_of(model: type[models.Model]) -> Iterator[tuple[str, str, str, str]
         yield f"{table}_{column}_once", "UPDATE", column, f"{column} is written once"
 
 
+def missing_triggers(connection: BaseDatabaseWrapper) -> list[str]:
+    """Names of the triggers that should be on the database and are not, or are switched off."""
+    # (`tgenabled` is O for a trigger that fires; somebody may have said DISABLE TRIGGER.)
+    present = {
+        "postgresql": "SELECT tgname FROM pg_trigger WHERE tgenabled = 'O'",
+        "sqlite": "SELECT name FROM sqlite_master WHERE type = 'trigger'",
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(present[connection.vendor])
+        names = {name for (name,) in cursor.fetchall()}
+    wanted = [name for model in guarded_models() for name, *_rest in triggers_of(model)]
+    return [name for name in wanted if name not in names]
+
+
 def install_triggers(*, using: str, **_: Any) -> None:
     """Create or replace every trigger on the database `using` (a post_migrate receiver)."""
     connection = connections[using]

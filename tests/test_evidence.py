@@ -45,11 +45,16 @@ def test_the_tables_of_the_record_are_guarded() -> None:
 
     assert {label for label, append_only in labels.items() if append_only} == {
         "agreements.Acceptance",
+        "agreements.Answer",
+        "agreements.Question",
+        "agreements.Ruling",
+        "agreements.StatutoryRight",
         "agreements.Text",
         "inventory.Fee",
         "inventory.SupplyReceipt",
         "notices.DeliveryEvent",
         "notices.Message",
+        "orders.CaseMessage",
         "orders.Estimate",
         "orders.LedgerEntry",
         "orders.RefundLine",
