@@ -6,6 +6,7 @@ UV := uv==0.13.9
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 # Named, so that neither an environment nor a `.env` is needed to work with the source alone.
 manage := DEBUG=1 .venv/bin/python manage.py
+locales := --locale zh_Hans --locale zh_Hant
 
 export PYTHON
 .PHONY: help run test lint format messages lock clean
@@ -39,8 +40,8 @@ format:
 
 messages:
 	@tools/bootstrap.sh test
-	$(manage) makemessages --locale zh_Hans --no-obsolete --add-location file --ignore .venv --ignore var
-	$(manage) compilemessages --locale zh_Hans --ignore .venv --ignore var
+	$(manage) makemessages $(locales) --no-obsolete --add-location file --ignore .venv --ignore var
+	$(manage) compilemessages $(locales) --ignore .venv --ignore var
 
 # uv has an environment of its own: it is no dependency, and would be in the lock that it writes.
 lock:

@@ -9,10 +9,13 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from agreements.models import Acceptance, Document, Role, Subject, Text
+from agreements.models import Acceptance, Document, Manner, Role, StatutoryRight, Subject, Text
+from agreements.rights import in_language
 from agreements.texts import texts_in_force
+from evidence import chain
 
 USER_AGENT_LENGTH = 400
+CONTROL_LENGTH = 200
 
 
 class CannotAccept(Exception):
@@ -35,11 +38,9 @@ class ConsentMissing(CannotAccept):
 
 
 class GuardianMissing(ConsentMissing):
-    """The buyer is under 18, and no guardian has confirmed with name and email address."""
+    """A guardian has not confirmed everything, or has not said who he is."""
 
-    message = _(
-        "If you are under 18, your legal guardian must confirm both agreements with his or her name and email address."
-    )
+    message = _("Please confirm both agreements, and tell us your name.")
 
 
 class TextSuperseded(CannotAccept):
@@ -65,15 +66,16 @@ class Consent:
 
 @dataclass(frozen=True)
 class Witness:
-    """Where a consent came from, as far as the server can tell."""
+    """Where a consent came from, as far as the server can tell. `button` is what the pressed one said."""
 
     ip_address: str | None
     user_agent: str
+    button: str = ""
 
 
 @dataclass(frozen=True)
 class RequiredConsent:
-    """A control of the checkout: `statement` is to stand beside it as it is."""
+    """A control of a page: `statement` is to stand beside it as it is."""
 
     text: Text
     subject: Subject
@@ -82,51 +84,68 @@ class RequiredConsent:
 
     @property
     def key(self) -> str:
-        """A name for the control: "prepayment-agreement-buyer". Unique within one checkout."""
+        """A name for the control: "prepayment-agreement-buyer". Unique within one page."""
         return f"{self.text.version.document}-{self.subject.value}-{self.role.value}"
 
 
-def required_consents(*, now: datetime, language: str, is_minor: bool) -> list[RequiredConsent]:
-    """All that a checkout in `language` must obtain at `now`, in the order in which to ask for it.
+def required_of_buyer(*, now: datetime, language: str, right: StatutoryRight | None) -> list[RequiredConsent]:
+    """All that a checkout in `language` must obtain of the buyer at `now`, in the order in which to ask for it.
 
-    Raises NothingInForce when a document has no version that applies.
+    `right` is what the law of his country gives him. Raises NothingInForce when a document has no version
+    that applies.
     """
     texts = texts_in_force(language=language, now=now)
     prepayment = texts[Document.PREPAYMENT]
     with translation.override(language):
         accept = gettext("I have read and accept the %(title)s, version %(number)d.")
-        confirm = gettext(
-            "I am the buyer's legal guardian, I have read the %(title)s, version %(number)d, and I confirm it."
-        )
         no_refund = gettext(
             "I understand that during the pre-sale period there are no refunds, unless the law requires one "
             "or the platform cannot supply (clause 3.3)."
         )
     required = [_agreement(text, Role.BUYER, accept) for text in texts.values()]
     required.append(RequiredConsent(prepayment, Subject.NO_REFUND, Role.BUYER, no_refund))
-    if is_minor:
-        required += [_agreement(text, Role.GUARDIAN, confirm) for text in texts.values()]
+    if right and right.waiver:
+        waiver = in_language(right.waiver, language)
+        required.append(RequiredConsent(prepayment, Subject.EARLY_START, Role.BUYER, waiver))
     return required
+
+
+def required_of_guardian(*, order_reference: str, language: str) -> list[RequiredConsent]:
+    """What the guardian of an order's buyer must confirm: the very texts that the buyer has accepted."""
+    accepted = Acceptance.objects.filter(
+        order_reference=order_reference, role=Role.BUYER, subject=Subject.AGREEMENT
+    )
+    texts = [
+        acceptance.text for acceptance in accepted.select_related("text__version").order_by("chain_number")
+    ]
+    return guardian_consents(texts, language=language)
+
+
+def guardian_consents(texts: Sequence[Text], *, language: str) -> list[RequiredConsent]:
+    """The controls by which a guardian confirms `texts`, worded in `language`."""
+    with translation.override(language):
+        confirm = gettext(
+            "I am the buyer's legal guardian, I have read the %(title)s, version %(number)d, and I confirm it."
+        )
+    return [_agreement(text, Role.GUARDIAN, confirm) for text in texts]
 
 
 def record_acceptances(
     *,
     customer_id: int,
     order_reference: str,
+    required: Sequence[RequiredConsent],
     consents: Sequence[Consent],
     witness: Witness,
-    is_minor: bool,
-    language: str,
     now: datetime,
 ) -> list[Acceptance]:
-    """Put on record that everything `required_consents` asks for was accepted.
+    """Put on record that everything `required` was accepted.
 
-    Runs in the transaction of its caller, who places the order in it. Raises TextSuperseded when a consent
-    was given to another text, or to other words, than are in force in `language` at `now`; ConsentMissing
-    or GuardianMissing when something required was not accepted. Consents that are not required of this
-    buyer are left out.
+    Runs in the transaction of its caller, at its end: it locks the chain of acceptances. Raises
+    TextSuperseded when a consent was given to another text, or to other words, than are required;
+    ConsentMissing or GuardianMissing when something was not accepted. Consents to what is not required are
+    left out.
     """
-    required = required_consents(now=now, language=language, is_minor=is_minor)
     in_force = {requirement.text.pk for requirement in required}
     if any(consent.text_id not in in_force for consent in consents):
         raise TextSuperseded
@@ -144,6 +163,7 @@ def record_acceptances(
                 Acceptance(
                     customer_id=customer_id,
                     order_reference=order_reference,
+                    manner=Manner.EXPRESS,
                     text=requirement.text,
                     text_sha256=requirement.text.sha256,
                     subject=consent.subject,
@@ -151,6 +171,7 @@ def record_acceptances(
                     person_name=consent.person_name.strip(),
                     person_email=consent.person_email.strip(),
                     statement=consent.statement,
+                    control=f"checkbox {requirement.key}, button {witness.button!r}"[:CONTROL_LENGTH],
                     accepted_at=now,
                     ip_address=witness.ip_address,
                     user_agent=witness.user_agent[:USER_AGENT_LENGTH],
@@ -159,8 +180,7 @@ def record_acceptances(
     if missing:
         only_guardian = all(requirement.role == Role.GUARDIAN for requirement in missing)
         raise GuardianMissing(missing) if only_guardian else ConsentMissing(missing)
-    recorded: list[Acceptance] = Acceptance.objects.bulk_create(accepted)
-    return recorded
+    return chain.append(accepted)
 
 
 def _agreement(text: Text, role: Role, statement: str) -> RequiredConsent:

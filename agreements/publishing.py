@@ -16,6 +16,7 @@ from django.db import transaction
 
 from agreements.models import Document, Text, Version
 from evidence.contract_time import contract_midnight
+from evidence.pdf import unprintable
 
 SHIPPED = Path(__file__).parent / "texts"
 
@@ -137,6 +138,9 @@ def _read(document: Document, folder: Path) -> ShippedVersion:
     untitled = bodies.keys() - said["title"].keys()
     if untitled:
         raise NotPublishable(f"{where}/version.toml has no title in: {', '.join(sorted(untitled))}.")
+    for language, body in bodies.items():
+        if blank := unprintable(said["title"][language] + body):
+            raise NotPublishable(f"{where}, {language}: our fonts cannot print {' '.join(blank)}.")
     if said["effective_on"] < said["published_on"]:
         raise NotPublishable(f"{where} takes effect before it is published.")
     return ShippedVersion(

@@ -2,11 +2,13 @@
 
 import functools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
+from typing import TypeAlias
 
 from django.utils import translation
+from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext
@@ -14,11 +16,15 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from agreements.models import Document, Text, Version
+from agreements.rulings import invalid_clauses
 
 # What stands before the first numbered clause.
 PREAMBLE = "preamble"
 # The number a heading begins with: "II. Applicable Law", "3.3 Pre-sale Special Provisions".
 CLAUSE_NUMBER = re.compile(r"([IVXLC]+(?=[.、．])|\d+(?:\.\d+)*)[.、．]?\s")
+
+# A clause with the authority that holds it invalid, the reference and the date of its decision.
+Invalid: TypeAlias = tuple[str, str, str, date]
 
 _markdown = MarkdownIt("commonmark", {"html": False}).disable("image")
 
@@ -34,6 +40,7 @@ class Heading:
     anchor: str
     wording: str
     is_important: bool
+    is_invalid: bool
     children: tuple["Heading", ...] = ()
 
 
@@ -74,14 +81,28 @@ def best_text(texts: Iterable[Text], *, language: str) -> Text | None:
 def render(text: Text, *, id_prefix: str = "") -> SafeString:
     """The HTML of a text, its wording unchanged. Clauses are sections; the heading's number is their id.
 
-    A page with more than one text gives each its own `id_prefix`.
+    Important clauses are set off, and those that an authority holds invalid are marked (9.3). A page with
+    more than one text gives each its own `id_prefix`.
     """
-    return _render(text.body, tuple(text.important), text.language, id_prefix)
+    invalid = tuple(
+        (clause, ruling.authority, ruling.reference, ruling.decided_on)
+        for clause, ruling in invalid_clauses(text.version).items()
+    )
+    return _render(text.body, tuple(text.important), invalid, text.language, id_prefix)
 
 
 def table_of_contents(text: Text) -> tuple[Heading, ...]:
     """The chapters with their clauses, in the order of the text."""
-    return _table_of_contents(text.body, tuple(text.important))
+    return _table_of_contents(text.body, tuple(text.important), tuple(invalid_clauses(text.version)))
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A heading, paragraph or item as plain words, and the heading of the clause it belongs to."""
+
+    clause: str
+    anchor: str
+    words: str
 
 
 @dataclass(slots=True)
@@ -102,36 +123,84 @@ class Section:
         return number[1] if number else ""
 
 
+def anchors(body: str) -> set[str]:
+    """The numbers of all clauses of a text, and "preamble" if it has one."""
+    title, preamble = outline(body)
+    found = {PREAMBLE} if preamble.tokens else set()
+    waiting = list(title.inner)
+    while waiting:
+        section = waiting.pop()
+        found.add(section.anchor)
+        waiting += section.inner
+    return found - {""}
+
+
+def blocks(body: str) -> list[Block]:
+    """All the words of a text in their order, without its marks."""
+    title, preamble = outline(body)
+    return [
+        *_blocks(Section(1, title.wording, title.tokens)),
+        *_blocks(preamble),
+        *(block for section in title.inner for block in _blocks(section)),
+    ]
+
+
+def invalid_mark(authority: str, reference: str, decided_on: date) -> str:
+    """What stands above a clause that is held invalid (9.3), in the active language."""
+    said = {"authority": authority, "reference": reference, "date": date_format(decided_on)}
+    return (
+        gettext(
+            "Held invalid by %(authority)s, %(reference)s, %(date)s. The rest of the agreement remains in "
+            "force (9.3)."
+        )
+        % said
+    )
+
+
 # Both are keyed on everything the result is made of, so that an entry can never be stale.
 @functools.lru_cache(maxsize=32)
-def _render(body: str, important: tuple[str, ...], language: str, id_prefix: str) -> SafeString:
+def _render(
+    body: str, important: tuple[str, ...], invalid: tuple[Invalid, ...], language: str, id_prefix: str
+) -> SafeString:
     with translation.override(language):
-        setting = _Setting(frozenset(important), gettext("Important"), id_prefix)
-    title, preamble = _outline(body)
+        marks = {
+            clause: invalid_mark(authority, reference, decided_on)
+            for clause, authority, reference, decided_on in invalid
+        }
+        setting = _Setting(frozenset(important), gettext("Important"), marks, id_prefix)
+    title, preamble = outline(body)
     sections = [preamble, *title.inner] if preamble.tokens else title.inner
     html = [_rendered(title.tokens), *(part for section in sections for part in _html(section, setting))]
     return mark_safe("".join(html))  # noqa: S308 (markdown-it escapes, raw HTML is off)
 
 
 @functools.lru_cache(maxsize=32)
-def _table_of_contents(body: str, important: tuple[str, ...]) -> tuple[Heading, ...]:
+def _table_of_contents(
+    body: str, important: tuple[str, ...], invalid: tuple[str, ...]
+) -> tuple[Heading, ...]:
     def headings(sections: list[Section]) -> tuple[Heading, ...]:
         return tuple(
-            Heading(section.anchor, section.wording, section.anchor in important, headings(section.inner))
+            Heading(
+                section.anchor,
+                section.wording,
+                section.anchor in important,
+                section.anchor in invalid,
+                headings(section.inner),
+            )
             for section in sections
         )
 
-    return headings(_outline(body)[0].inner)
+    return headings(outline(body)[0].inner)
 
 
-def _outline(body: str) -> tuple[Section, Section]:
+def outline(body: str) -> tuple[Section, Section]:
     """The title with its chapters, and apart from it the preamble."""
     title, preamble = Section(level=1), Section(level=0)
     path = [title]
     current = preamble
     tokens = _markdown.parse(body)
     for position, token in enumerate(tokens):
-        if token.type == "heading_open":
+        if token.type == "heading_open" and not token.level:  # one in a quotation is no clause
             level, wording = int(token.tag[1:]), tokens[position + 1].content
             if level == 1:
                 current = title
@@ -147,12 +216,26 @@ def _outline(body: str) -> tuple[Section, Section]:
     return title, preamble
 
 
+def _blocks(section: Section) -> Iterator[Block]:
+    for token in section.tokens:
+        if token.type in ("inline", "code_block", "fence"):
+            words = "".join(
+                child.content or (" " if child.type.endswith("break") else "")
+                for child in token.children or [token]
+            )
+            yield Block(section.wording, section.anchor, words.strip())
+    for inner in section.inner:
+        yield from _blocks(inner)
+
+
 @dataclass(frozen=True, slots=True)
 class _Setting:
     """How the clauses of one text are set."""
 
     important: frozenset[str]
     label: str
+    # What stands above each clause that is held invalid.
+    invalid: Mapping[str, str]
     id_prefix: str
 
 
@@ -174,6 +257,8 @@ def _html(section: Section, setting: _Setting) -> Iterator[str]:
         yield format_html('<section class="clause" id="{}">\n', anchor)
     else:
         yield '<section class="clause">\n'
+    if section.anchor in setting.invalid:
+        yield format_html('<p class="clause__invalid">{}</p>\n', setting.invalid[section.anchor])
     yield _rendered(section.tokens)
     for inner in section.inner:
         yield from _html(inner, setting)

@@ -18,13 +18,14 @@ from agreements.acceptance import (
     TextSuperseded,
     Witness,
     record_acceptances,
-    required_consents,
+    required_of_buyer,
+    required_of_guardian,
 )
-from agreements.models import Acceptance, Role, Text
+from agreements.models import Acceptance, Manner, Role, StatutoryRight, Text
 from agreements.publishing import publish_shipped_texts
 from agreements.tests.editions import NOW, write_edition
 
-WITNESS = Witness(ip_address="2001:db8::7", user_agent="Mozilla/5.0")
+WITNESS = Witness(ip_address="2001:db8::7", user_agent="Mozilla/5.0", button="Place the order")
 NO_REFUND = (
     "I understand that during the pre-sale period there are no refunds, unless the law requires one "
     "or the platform cannot supply (clause 3.3)."
@@ -47,27 +48,55 @@ def consents_to(required: Iterable[RequiredConsent], buyer: User) -> list[Consen
     ]
 
 
+ORDER = "O-4T7K9X2B"
+
+
+def asked_of_buyer(language: str = "en", right: StatutoryRight | None = None) -> list[RequiredConsent]:
+    return required_of_buyer(now=NOW, language=language, right=right)
+
+
 def record(
     buyer: User,
     consents: list[Consent],
     *,
-    is_minor: bool = False,
-    language: str = "en",
+    required: list[RequiredConsent] | None = None,
     witness: Witness = WITNESS,
 ) -> list[Acceptance]:
     return record_acceptances(
         customer_id=buyer.pk,
-        order_reference="O-4T7K9X2B",
+        order_reference=ORDER,
+        required=asked_of_buyer() if required is None else required,
         consents=consents,
         witness=witness,
-        is_minor=is_minor,
-        language=language,
         now=NOW,
     )
 
 
-def ticked(buyer: User, *, is_minor: bool = False, language: str = "en") -> list[Consent]:
-    return consents_to(required_consents(now=NOW, language=language, is_minor=is_minor), buyer)
+def ticked(buyer: User, *, language: str = "en") -> list[Consent]:
+    return consents_to(asked_of_buyer(language), buyer)
+
+
+@pytest.fixture
+def asked_of_guardian(published: Path, customer: User) -> list[RequiredConsent]:
+    """What the guardian of a buyer must confirm who has accepted his part."""
+    record(customer, ticked(customer))
+    return required_of_guardian(order_reference=ORDER, language="en")
+
+
+@pytest.fixture
+def right(db: None) -> StatutoryRight:
+    made: StatutoryRight = StatutoryRight.objects.create(
+        key="eu",
+        edition=1,
+        countries=["DE"],
+        law="Directive 1",
+        withdrawal_days=14,
+        title={"en": "Withdrawal"},
+        explanation={"en": "You may withdraw."},
+        waiver={"en": "Begin at once.", "zh-hans": "立即开始。"},
+        published_at=NOW,
+    )
+    return made
 
 
 # --- what is asked for ---
@@ -76,8 +105,8 @@ def ticked(buyer: User, *, is_minor: bool = False, language: str = "en") -> list
 @pytest.mark.clause("preamble")
 @pytest.mark.clause("1.2")
 @pytest.mark.clause("3.3")
-def test_adult_accepts_both_agreements_and_the_rule_on_refunds(published: Path) -> None:
-    required = required_consents(now=NOW, language="en", is_minor=False)
+def test_buyer_accepts_both_agreements_and_the_rule_on_refunds(published: Path) -> None:
+    required = asked_of_buyer()
 
     assert [(each.key, each.statement) for each in required] == [
         ("prepayment-agreement-buyer", "I have read and accept the prepayment (en), version 1."),
@@ -90,12 +119,8 @@ def test_adult_accepts_both_agreements_and_the_rule_on_refunds(published: Path) 
 
 
 @pytest.mark.clause("preamble")
-def test_guardian_of_a_minor_confirms_both_agreements_too(published: Path) -> None:
-    adult = required_consents(now=NOW, language="en", is_minor=False)
-    minor = required_consents(now=NOW, language="en", is_minor=True)
-
-    assert minor[: len(adult)] == adult
-    assert [(each.key, each.statement) for each in minor[len(adult) :]] == [
+def test_guardian_of_a_minor_confirms_both_agreements_too(asked_of_guardian: list[RequiredConsent]) -> None:
+    assert [(each.key, each.statement) for each in asked_of_guardian] == [
         (
             "prepayment-agreement-guardian",
             "I am the buyer's legal guardian, I have read the prepayment (en), version 1, and I confirm it.",
@@ -107,17 +132,42 @@ def test_guardian_of_a_minor_confirms_both_agreements_too(published: Path) -> No
     ]
 
 
+@pytest.mark.clause("preamble")
+def test_guardian_confirms_what_the_buyer_accepted_also_when_there_is_something_newer(
+    published: Path, customer: User, asked_of_guardian: list[RequiredConsent]
+) -> None:
+    write_edition(published, number=2, on=date(2026, 11, 23))
+    publish_shipped_texts(now=NOW, folder=published)
+
+    assert required_of_guardian(order_reference=ORDER, language="en") == asked_of_guardian
+    assert asked_of_buyer()[0].text.version.number == 2
+
+
+@pytest.mark.clause("3.3")
+def test_where_the_law_asks_for_it_early_service_is_asked_for_expressly(
+    published: Path, right: StatutoryRight
+) -> None:
+    assert [each.key for each in asked_of_buyer(right=right)] == [
+        *(each.key for each in asked_of_buyer()),
+        "prepayment-early-start-buyer",
+    ]
+    assert asked_of_buyer(right=right)[-1].statement == "Begin at once."
+    assert asked_of_buyer("zh-hans", right)[-1].statement == "立即开始。"
+    # A language in which nobody wrote it gets the shop's own.
+    assert asked_of_buyer("zh-hant", right)[-1].statement == "Begin at once."
+
+
 def test_texts_asked_for_are_those_of_the_language_shown(published: Path) -> None:
-    required = required_consents(now=NOW, language="zh-hans", is_minor=True)
+    required = asked_of_buyer("zh-hans")
 
     assert {each.text.language for each in required} == {"zh-hans"}
 
 
 def test_statements_do_not_depend_on_the_language_that_happens_to_be_active(published: Path) -> None:
-    expected = required_consents(now=NOW, language="en", is_minor=True)
+    expected = asked_of_buyer()
 
     with translation.override("zh-hans"):
-        assert required_consents(now=NOW, language="en", is_minor=True) == expected
+        assert asked_of_buyer() == expected
 
 
 # --- what is recorded ---
@@ -130,7 +180,7 @@ def test_acceptance_records_who_agreed_to_which_words_and_when(published: Path, 
 
     accepted = record(customer, consents)
 
-    assert accepted == list(Acceptance.objects.order_by("pk"))
+    assert accepted == list(Acceptance.objects.order_by("chain_number"))
     assert len(accepted) == 3
     for acceptance, consent in zip(accepted, consents, strict=True):
         assert acceptance.customer_id == customer.pk
@@ -140,17 +190,32 @@ def test_acceptance_records_who_agreed_to_which_words_and_when(published: Path, 
         assert (acceptance.subject, acceptance.role) == (consent.subject, consent.role)
         assert (acceptance.person_name, acceptance.person_email) == ("Lin", "buyer@example.com")
         assert acceptance.statement == consent.statement
+        assert acceptance.manner == Manner.EXPRESS
         assert acceptance.accepted_at == NOW
         assert (acceptance.ip_address, acceptance.user_agent) == ("2001:db8::7", "Mozilla/5.0")
+    assert accepted[0].control == "checkbox prepayment-agreement-buyer, button 'Place the order'"
 
 
 @pytest.mark.clause("preamble")
-def test_guardian_is_recorded_by_name_and_address(published: Path, customer: User) -> None:
-    record(customer, ticked(customer, is_minor=True), is_minor=True)
+def test_guardian_is_recorded_by_name_and_address(
+    customer: User, asked_of_guardian: list[RequiredConsent]
+) -> None:
+    record(customer, consents_to(asked_of_guardian, customer), required=asked_of_guardian)
 
-    guardians = Acceptance.objects.filter(role=Role.GUARDIAN).order_by("pk")
+    guardians = Acceptance.objects.filter(role=Role.GUARDIAN).order_by("chain_number")
     assert [(each.person_name, each.person_email) for each in guardians] == [GUARDIAN, GUARDIAN]
     assert Acceptance.objects.filter(role=Role.BUYER).count() == 3
+
+
+@pytest.mark.clause("3.3")
+def test_request_for_early_service_is_on_record_with_its_words(
+    published: Path, customer: User, right: StatutoryRight
+) -> None:
+    required = asked_of_buyer(right=right)
+
+    record(customer, consents_to(required, customer), required=required)
+
+    assert Acceptance.objects.get(subject="early-start").statement == "Begin at once."
 
 
 def test_overlong_browser_name_is_cut(published: Path, customer: User) -> None:
@@ -160,11 +225,13 @@ def test_overlong_browser_name_is_cut(published: Path, customer: User) -> None:
     assert {each.ip_address for each in accepted} == {None}
 
 
-def test_consent_that_is_not_required_is_left_out(published: Path, customer: User) -> None:
-    record(customer, ticked(customer, is_minor=True), is_minor=False)
+def test_consent_that_is_not_required_is_left_out(
+    published: Path, customer: User, right: StatutoryRight
+) -> None:
+    record(customer, consents_to(asked_of_buyer(right=right), customer))
 
     assert Acceptance.objects.count() == 3
-    assert not Acceptance.objects.filter(role=Role.GUARDIAN).exists()
+    assert not Acceptance.objects.filter(subject="early-start").exists()
 
 
 # --- what is refused ---
@@ -189,26 +256,19 @@ def test_nothing_is_stored_when_one_consent_is_missing(
 
 
 @pytest.mark.clause("preamble")
-def test_minor_cannot_accept_alone(published: Path, customer: User) -> None:
-    with pytest.raises(GuardianMissing, match="your legal guardian must confirm"):
-        record(customer, ticked(customer), is_minor=True)
-
-    assert not Acceptance.objects.exists()
-
-
 @pytest.mark.parametrize(("name", "email"), [("  ", "mei@example.com"), ("Mei", "")])
 def test_guardian_without_name_or_address_is_nobody(
-    published: Path, customer: User, name: str, email: str
+    customer: User, asked_of_guardian: list[RequiredConsent], name: str, email: str
 ) -> None:
     consents = [
-        replace(each, person_name=name, person_email=email) if each.role == Role.GUARDIAN else each
-        for each in ticked(customer, is_minor=True)
+        replace(each, person_name=name, person_email=email)
+        for each in consents_to(asked_of_guardian, customer)
     ]
 
     with pytest.raises(GuardianMissing):
-        record(customer, consents, is_minor=True)
+        record(customer, consents, required=asked_of_guardian)
 
-    assert not Acceptance.objects.exists()
+    assert not Acceptance.objects.filter(role=Role.GUARDIAN).exists()
 
 
 @pytest.mark.clause("9.1")
@@ -226,7 +286,7 @@ def test_text_that_was_superseded_while_the_page_was_open_is_refused(published: 
 @pytest.mark.clause("preamble")
 def test_text_shown_in_another_language_is_refused(published: Path, customer: User) -> None:
     with pytest.raises(TextSuperseded):
-        record(customer, ticked(customer, language="zh-hans"), language="en")
+        record(customer, ticked(customer, language="zh-hans"))
 
     assert not Acceptance.objects.exists()
 

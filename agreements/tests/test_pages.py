@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import time_machine
 from django.test import Client
-from pytest_django import DjangoAssertNumQueries
+from pytest_django import DjangoAssertNumQueries, Settings
 
-from agreements.models import Text
+from accounts.models import User
+from agreements.models import Answer, Question, Text, Version
 from agreements.publishing import publish_shipped_texts
-from agreements.tests.editions import NOW, write_edition
+from agreements.tests.editions import NOW, PREPAYMENT_BODY, write_edition
 
 pytestmark = pytest.mark.django_db
 
@@ -106,7 +107,128 @@ def test_pages_cost_the_same_whatever_is_published(
         write_edition(published, number=number, on=date(2026, 11, 20))
     publish_shipped_texts(now=NOW, folder=published)
 
-    with django_assert_num_queries(3):
+    # Two of them ask for what is announced on every page.
+    with django_assert_num_queries(5):
         page(client, "/agreements/")
-    with django_assert_num_queries(4):
+    with django_assert_num_queries(7):
         page(client, "/agreements/prepayment/1/")
+
+
+# --- revisions ---
+
+
+def revise(folder: Path, *, on: date = date(2026, 11, 23)) -> None:
+    """Publish version 2, which says more of refunds."""
+    body = PREPAYMENT_BODY.replace("No refunds.", "No refunds on Sundays.")
+    write_edition(folder, number=2, on=on, bodies={"en": body, "zh-hans": body.replace("on Sundays", "周日")})
+    publish_shipped_texts(now=NOW, folder=folder)
+
+
+@pytest.mark.clause("9.1")
+def test_changes_are_shown_word_by_word_between_any_two_versions(client: Client, published: Path) -> None:
+    revise(published)
+
+    html = page(client, "/agreements/prepayment/changes/")
+    assert "<p>No refunds<ins> on Sundays</ins>.</p>" in html
+
+    back = page(client, "/agreements/prepayment/changes/?from=2&to=1")
+    assert "<p>No refunds<del> on Sundays</del>.</p>" in back
+    same = page(client, "/agreements/prepayment/changes/?from=2&to=2")
+    assert "The wording is the same." in same
+
+
+@pytest.mark.parametrize("query", ["?from=9&to=x", "?from=&to=", "?from=1&to=1&language=fr"])
+def test_a_comparison_that_makes_no_sense_is_a_page_all_the_same(
+    client: Client, published: Path, query: str
+) -> None:
+    revise(published)
+
+    page(client, f"/agreements/prepayment/changes/{query}")
+
+
+def test_there_is_nothing_to_compare_with_one_version(client: Client, published: Path) -> None:
+    assert "There is only one version so far." in page(client, "/agreements/prepayment/changes/")
+    page(client, "/agreements/nothing/changes/", status=404)
+
+
+@pytest.mark.clause("9.1")
+def test_a_customer_asks_on_the_page_of_the_version(client: Client, published: Path, customer: User) -> None:
+    revise(published)
+    assert "Log in to ask" in page(client, "/agreements/prepayment/2/")
+    client.force_login(customer, backend="django.contrib.auth.backends.ModelBackend")
+
+    response = client.post("/agreements/prepayment/2/questions/", {"body": "Why <b>so</b>?"})
+
+    assert (response.status_code, response.headers["Location"]) == (
+        302,
+        "/agreements/prepayment/2/#questions",
+    )
+    html = page(client, "/agreements/prepayment/2/")
+    assert "What you asked" in html
+    assert "<p>Why &lt;b&gt;so&lt;/b&gt;?</p>" in html
+    assert "Not answered yet." in html
+    client.logout()
+    assert "Why" not in page(client, "/agreements/prepayment/2/")
+
+
+def test_an_empty_question_comes_back_with_what_to_do(
+    client: Client, published: Path, customer: User
+) -> None:
+    revise(published)
+    client.force_login(customer, backend="django.contrib.auth.backends.ModelBackend")
+
+    response = client.post("/agreements/prepayment/2/questions/", {"body": ""})
+
+    assert response.status_code == 422
+    assert "Please write your question." in response.content.decode()
+
+
+@pytest.mark.clause("9.1")
+def test_a_public_answer_is_for_everybody_and_names_nobody(
+    client: Client, published: Path, customer: User
+) -> None:
+    revise(published)
+    version = Version.objects.get(document="prepayment", number=2)
+    for number, is_public in enumerate((True, False)):
+        question = Question.objects.create(
+            version=version, customer=customer, language="en", body=f"Why {number}?", asked_at=NOW
+        )
+        Answer.objects.create(
+            question=question, body="Because.", is_public=is_public, answered_by=customer, answered_at=NOW
+        )
+
+    html = page(client, "/agreements/prepayment/2/")
+
+    assert "Answered for everybody" in html
+    assert "Why 0?" in html
+    assert "Why 1?" not in html
+    assert customer.email not in html
+
+
+@pytest.mark.clause("9.1")
+def test_after_three_days_the_page_says_that_the_time_is_over(client: Client, published: Path) -> None:
+    revise(published, on=date(2026, 11, 19))
+
+    html = page(client, "/agreements/prepayment/2/")
+
+    assert "The time for questions about this version ended on Nov. 22, 2026 (9.1)." in html
+    assert "Log in to ask" not in html
+
+
+@pytest.mark.clause("9.2")
+def test_place_of_signing_is_on_the_page(client: Client, published: Path, settings: Settings) -> None:
+    assert "Signed at the location of the VMOS Cloud platform (9.2)." in page(
+        client, "/agreements/prepayment/1/"
+    )
+    settings.PLATFORM_LOCATION = "Kowloon, Hong Kong"
+    assert "Signed at the location of the platform: Kowloon, Hong Kong (9.2)." in page(
+        client, "/agreements/prepayment/1/"
+    )
+
+
+@pytest.mark.clause("1.2")
+def test_each_document_says_which_of_the_two_comes_first(client: Client, published: Path) -> None:
+    assert "this document comes first (clause 1.2)" in page(client, "/agreements/prepayment/1/")
+    assert "the Pre-payment Purchase Agreement comes first (its clause 1.2)" in page(
+        client, "/agreements/purchase/1/"
+    )

@@ -10,7 +10,7 @@ from django.core.management.base import CommandError
 from django.db import DatabaseError, connection, transaction
 
 from accounts.models import User
-from agreements.acceptance import Consent, Witness, record_acceptances, required_consents
+from agreements.acceptance import Consent, Witness, record_acceptances, required_of_buyer
 from agreements.models import Acceptance, Document, Text, Version
 from agreements.publishing import (
     SHIPPED,
@@ -198,7 +198,7 @@ def test_command_fails_on_a_text_that_differs() -> None:
     )
 
     with pytest.raises(
-        CommandError, match=r"Nothing was published\.\nprepayment 1: published_at is 2026-11-23"
+        CommandError, match=r"Not everything was published\.\nprepayment 1: published_at is 2026-11-23"
     ):
         call_command("publish_agreements")
 
@@ -222,17 +222,16 @@ def test_command_fails_on_a_text_that_differs() -> None:
     ],
 )
 def test_database_refuses_to_change_what_was_agreed(published: Path, customer: User, statement: str) -> None:
-    required = required_consents(now=NOW, language="en", is_minor=False)
+    required = required_of_buyer(now=NOW, language="en", right=None)
     record_acceptances(
         customer_id=customer.pk,
         order_reference="O-1",
+        required=required,
         consents=[
             Consent(each.text.pk, each.subject, each.role, customer.name, customer.email, each.statement)
             for each in required
         ],
         witness=Witness(ip_address=None, user_agent=""),
-        is_minor=False,
-        language="en",
         now=NOW,
     )
     acceptances = list(Acceptance.objects.order_by("pk").values())

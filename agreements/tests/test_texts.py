@@ -14,7 +14,7 @@ from agreements.texts import NothingInForce, render, table_of_contents, text_in_
 
 
 def text_of(body: str, *, important: tuple[str, ...] = (), language: str = "en") -> Text:
-    return Text(body=body, important=list(important), language=language)
+    return Text(version=Version(), body=body, important=list(important), language=language)
 
 
 def visible(html: str) -> str:
