@@ -10,7 +10,8 @@ from django.utils.translation import gettext_lazy as _
 class Kind:
     """`templates/notices/<slug>/` holds its texts: `subject.txt` and `body.txt`.
 
-    A contractual kind is owed under the agreement (`clause`) and cannot be switched off.
+    A contractual kind is owed under the agreement (`clause`) and cannot be switched off. With `signs_link`
+    the link that goes out proves that whoever follows it had the message (`notices.links`).
     """
 
     slug: str
@@ -18,6 +19,7 @@ class Kind:
     clause: str
     contractual: bool = True
     channels: tuple[str, ...] = ("in-site", "email")
+    signs_link: bool = False
 
 
 ORDER_PLACED = Kind("order-placed", _("Order placed"), clause="3.1", channels=("in-site",))
@@ -29,6 +31,17 @@ ALLOCATED = Kind("allocated", _("Cloud phones allocated"), clause="5.1")
 ORDER_EXPIRED = Kind("order-expired", _("Order expired unpaid"), clause="3.1")
 REFUND_APPROVED = Kind("refund-approved", _("Refund approved"), clause="3.3")
 REFUND_PAID = Kind("refund-paid", _("Refund paid"), clause="3.3")
+# To the guardian, who has no account: by mail alone.
+GUARDIAN_ASKED = Kind(
+    "guardian-asked", _("Guardian asked to confirm"), clause="preamble", channels=("email",), signs_link=True
+)
+GUARDIAN_CONFIRMED = Kind("guardian-confirmed", _("Guardian has confirmed"), clause="preamble")
+GUARDIAN_REFUSED = Kind("guardian-refused", _("Guardian has refused"), clause="preamble")
+AGREEMENT_REVISED = Kind("agreement-revised", _("Agreement revised"), clause="9.1")
+QUESTION_ANSWERED = Kind("question-answered", _("Question answered"), clause="9.1")
+CASE_OPENED = Kind("case-opened", _("Case opened"), clause="II")
+CASE_ANSWERED = Kind("case-answered", _("Case answered"), clause="II")
+CASE_CLOSED = Kind("case-closed", _("Case closed"), clause="II")
 
 KINDS: dict[str, Kind] = {
     kind.slug: kind
@@ -42,5 +55,13 @@ KINDS: dict[str, Kind] = {
         ORDER_EXPIRED,
         REFUND_APPROVED,
         REFUND_PAID,
+        GUARDIAN_ASKED,
+        GUARDIAN_CONFIRMED,
+        GUARDIAN_REFUSED,
+        AGREEMENT_REVISED,
+        QUESTION_ANSWERED,
+        CASE_OPENED,
+        CASE_ANSWERED,
+        CASE_CLOSED,
     )
 }

@@ -31,6 +31,8 @@ class Notice(WriteOnce):
     about = models.CharField(_("about"), max_length=40, blank=True, db_index=True)
     url = models.CharField(_("page"), max_length=200, blank=True)
     facts = models.JSONField(_("facts"))
+    # Set for what is told to somebody without an account, by mail only: the recipient is then whose matter it is.
+    to_email = models.EmailField(_("sent to"), blank=True)
     dedupe_key = models.CharField(_("key"), max_length=120, unique=True)
     created_at = models.DateTimeField(_("created"))
     is_expanded = models.BooleanField(_("handed to the channels"), default=False)
@@ -41,6 +43,7 @@ class Notice(WriteOnce):
         "about",
         "url",
         "facts",
+        "to_email",
         "dedupe_key",
         "created_at",
     )

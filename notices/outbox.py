@@ -15,8 +15,10 @@ from django.db import transaction
 
 from notices import deliveries
 from notices.channels import CHANNELS
+from notices.channels.email import Email
 from notices.channels.protocol import Channel, Outcome, Outgoing, Refused, Unavailable, Uncertain
 from notices.kinds import KINDS, Kind
+from notices.links import signed
 from notices.models import Delivery, Message, Notice
 from notices.rendering import Text, keep, render
 
@@ -37,7 +39,7 @@ class Draft:
     """Something to tell. The templates of `kind` decide which `facts` there must be.
 
     `about` is the reference of its subject (an order's), `url` the path of the page that shows it. Of two
-    drafts with one `dedupe_key` the first is told.
+    drafts with one `dedupe_key` the first is told. With `to_email` it goes to that address, by mail only.
     """
 
     recipient_id: int
@@ -46,6 +48,7 @@ class Draft:
     url: str
     facts: Mapping[str, JSONValue]
     dedupe_key: str
+    to_email: str = ""
 
 
 def tell(drafts: Iterable[Draft], *, now: datetime) -> None:
@@ -65,6 +68,7 @@ def tell(drafts: Iterable[Draft], *, now: datetime) -> None:
                 about=draft.about,
                 url=draft.url,
                 facts=dict(draft.facts),
+                to_email=draft.to_email,
                 dedupe_key=draft.dedupe_key,
                 created_at=now,
             )
@@ -114,7 +118,7 @@ def expand(*, now: datetime) -> int:
                 Delivery(notice=notice, channel=slug, address=address, due_at=now)
                 for notice in notices
                 for slug in _channels_of(notice)
-                for address in addresses[slug].get(notice.recipient_id, ())
+                for address in _addresses(notice, own=addresses[slug])
             ),
             ignore_conflicts=True,
             batch_size=CHUNK,
@@ -129,7 +133,12 @@ def _channels_of(notice: Notice) -> tuple[str, ...]:
     if kind is None:
         logger.error("Notice %s is of the unknown kind %r and goes to nobody.", notice.pk, notice.kind)
         return ()
-    return kind.channels
+    return (Email.slug,) if notice.to_email else kind.channels
+
+
+def _addresses(notice: Notice, *, own: Mapping[int, Sequence[str]]) -> Sequence[str]:
+    """Where it goes by a channel by which its recipient is reached at `own`."""
+    return (notice.to_email,) if notice.to_email else own.get(notice.recipient_id, ())
 
 
 def _deliver(delivery: Delivery, *, channel: Channel, clock: Clock) -> None:
@@ -171,14 +180,15 @@ def _kept(words: Message | Text) -> Message:
 
 def _outgoing(delivery: Delivery, message: Message) -> Outgoing:
     notice = delivery.notice
+    kind = KINDS[notice.kind]
     return Outgoing(
         delivery_id=delivery.pk,
         message_id=message.pk,
         recipient_id=notice.recipient_id,
         address=delivery.address,
-        kind=KINDS[notice.kind],
+        kind=kind,
         language=message.language,
         subject=message.subject,
         body=message.body,
-        url=notice.url,
+        url=signed(notice.url) if kind.signs_link else notice.url,
     )

@@ -13,11 +13,13 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from agreements.acceptance import Consent, Witness, record_acceptances
+from agreements.acceptance import Consent, Witness, record_acceptances, required_of_buyer
+from agreements.rights import right_of, withdrawal_ends
 from inventory.models import Fee, Plan, Term
 from inventory.money import Money
 from notices import kinds
 from notices.outbox import JSONValue, tell
+from orders.guardians import Guardian, request_confirmation
 from orders.models import AttemptState, Order, OrderLine, OrderState, new_reference
 from orders.offers import Stock, stocks
 from orders.queue import lock_plans
@@ -72,18 +74,24 @@ def place_order(
     wishes: Sequence[Wish],
     currency: str,
     seen_total: Money,
+    country: str,
     consents: Sequence[Consent],
     witness: Witness,
-    is_minor: bool,
+    guardian: Guardian | None,
     language: str,
     now: datetime,
 ) -> Order:
     """Place an order and hold its units until it is paid or expires.
 
+    `country` is where the buyer lives: its law may ask for a consent more. A buyer under 18 names a
+    `guardian`, who is asked by mail and must confirm before anything can be paid (preamble).
+
     The plans are locked, so that no two checkouts sell the same unit. Placing again with the same
-    `checkout_key` answers the order that is there. Raises a CannotPlace, or from
-    `agreements.acceptance` ConsentMissing or TextSuperseded (clauses 3.3 and 9.1); then nothing is stored.
+    `checkout_key` answers the order that is there. Raises a CannotPlace, from `orders.guardians` CannotAsk, or
+    from `agreements.acceptance` ConsentMissing or TextSuperseded (clauses 3.3 and 9.1); then nothing is stored.
     """
+    right = right_of(country)
+    required = required_of_buyer(now=now, language=language, right=right)
     with transaction.atomic(durable=True):
         terms = {term.pk: term for term in Term.objects.filter(pk__in=[wish.term_id for wish in wishes])}
         plans = lock_plans(term.plan_id for term in terms.values())
@@ -103,24 +111,35 @@ def place_order(
             reference=new_reference("VM"),
             customer_id=customer_id,
             checkout_key=checkout_key,
+            state=OrderState.AWAITING_GUARDIAN if guardian else OrderState.UNPAID,
+            country=country,
+            right=right,
+            withdraw_until=withdrawal_ends(right, ordered_at=now) if right else None,
             currency=currency,
             total_minor=total.minor,
             placed_at=now,
-            pay_until=now + settings.PAYMENT_WINDOW,
+            pay_until=now + (settings.GUARDIAN_WINDOW if guardian else settings.PAYMENT_WINDOW),
         )
         for line in lines:
             line.order = order
         OrderLine.objects.bulk_create(lines)
+        if guardian:
+            request_confirmation(order, guardian, language=language, now=now)
+        else:
+            facts: Mapping[str, JSONValue] = {
+                "total": {"minor": order.total_minor, "currency": order.currency},
+                "pay_until": order.pay_until.isoformat(),
+            }
+            tell([about_order(order, kinds.ORDER_PLACED, facts)], now=now)
+        # Last, because it locks the chain of all acceptances.
         record_acceptances(
             customer_id=customer_id,
             order_reference=order.reference,
+            required=required,
             consents=consents,
             witness=witness,
-            is_minor=is_minor,
-            language=language,
             now=now,
         )
-        _tell(order, kinds.ORDER_PLACED, now=now)
     return order
 
 
@@ -195,7 +214,7 @@ def cancel_order(*, order_id: int, now: datetime) -> Order:
         order = Order.objects.select_for_update(no_key=True).get(pk=order_id)
         if order.state == OrderState.CANCELLED:
             return order
-        if order.state != OrderState.UNPAID:
+        if order.state not in OrderState.open():
             raise CannotCancel(_("This order cannot be cancelled any more."))
         _end(order, state=OrderState.CANCELLED, now=now)
     return order
@@ -206,16 +225,20 @@ def expire_orders(*, now: datetime) -> int:
 
     A payment that is being confirmed keeps its order open. Return how many orders expired.
     """
-    overdue = Order.objects.filter(state=OrderState.UNPAID, pay_until__lte=now - settings.PAYMENT_GRACE)
+    deadline = now - settings.PAYMENT_GRACE
+    overdue = Order.objects.filter(state__in=OrderState.open(), pay_until__lte=deadline)
     expired = 0
     for order_id in overdue.order_by("pay_until").values_list("pk", flat=True):
         with transaction.atomic(durable=True):
             order = Order.objects.select_for_update(no_key=True).get(pk=order_id)
             confirming = order.attempts.filter(state=AttemptState.CONFIRMING).exists()
-            if order.state != OrderState.UNPAID or confirming:
+            # (A guardian who confirmed in the meantime has set a new deadline.)
+            if order.state not in OrderState.open() or order.pay_until > deadline or confirming:
                 continue
+            awaited_guardian = order.state == OrderState.AWAITING_GUARDIAN
             _end(order, state=OrderState.EXPIRED, now=now)
-            _tell(order, kinds.ORDER_EXPIRED, now=now)
+            facts = {"awaited_guardian": awaited_guardian}
+            tell([about_order(order, kinds.ORDER_EXPIRED, facts)], now=now)
             expired += 1
     return expired
 
@@ -225,11 +248,3 @@ def _end(order: Order, *, state: OrderState, now: datetime) -> None:
     Order.objects.filter(pk=order.pk).update(state=state)
     order.attempts.filter(state=AttemptState.PENDING).update(next_poll_at=now)
     order.refresh_from_db()
-
-
-def _tell(order: Order, kind: kinds.Kind, *, now: datetime) -> None:
-    facts: Mapping[str, JSONValue] = {
-        "total": {"minor": order.total_minor, "currency": order.currency},
-        "pay_until": order.pay_until.isoformat(),
-    }
-    tell([about_order(order, kind, facts)], now=now)

@@ -12,9 +12,12 @@ from django.utils.translation import ngettext
 
 from accounts.models import User
 from agreements.acceptance import Consent, RequiredConsent
-from agreements.models import Role, Subject
+from agreements.models import Subject
 from inventory.money import Money
+from orders.countries import countries
 from orders.gateways import Method
+from orders.guardians import Guardian
+from orders.models import GuardianRequest
 from orders.offers import Offer
 
 ADULT, MINOR = "adult", "minor"
@@ -114,14 +117,26 @@ class ConsentControl:
 
 
 class CheckoutForm(forms.Form):
-    """One checkout page: the buyer's consents, the age, and for a minor the guardian's confirmation.
+    """One checkout page: the buyer's consents, where he lives, his age, and of a minor the guardian.
 
-    Nothing is ticked or chosen beforehand. Hidden fields say which checkout this is, which total and which
-    texts were on the page; `place_order` compares them with what is true when the button is pressed.
+    Nothing is ticked or chosen beforehand, save the country of the order before. What is `required` depends on
+    the country that is chosen. Hidden fields say which checkout this is, which total and which texts were on
+    the page; `place_order` compares them with what is true when the button is pressed.
     """
+
+    # What stands on the button, and in the record of what was pressed.
+    BUTTON = _("Place the order")
 
     checkout_key = forms.UUIDField(widget=forms.HiddenInput)
     seen_total = forms.CharField(widget=forms.HiddenInput, required=False)
+    country = forms.ChoiceField(
+        label=_("Country or region where you live"),
+        help_text=_("Its law may give you rights besides the agreement. They are then shown here."),
+        error_messages={
+            "required": _("Please choose the country or region where you live."),
+            "invalid_choice": _("Please choose a country or region of the list."),
+        },
+    )
     age = forms.ChoiceField(
         label=_("How old are you?"),
         choices=[(ADULT, _("I am 18 or older")), (MINOR, _("I am under 18"))],
@@ -135,6 +150,7 @@ class CheckoutForm(forms.Form):
         self,
         *args: object,
         customer: User,
+        language: str,
         required: Sequence[RequiredConsent],
         total: Money | None,
         **kwargs: object,
@@ -144,6 +160,9 @@ class CheckoutForm(forms.Form):
         self.required = tuple(required)
         self.fields["checkout_key"].initial = uuid4
         self.fields["seen_total"].initial = str(total) if total else ""
+        country = cast(forms.ChoiceField, self.fields["country"])
+        country.choices = [("", _("Please choose")), *countries(language)]
+        country.widget.attrs["autocomplete"] = "country"
         for consent in self.required:
             self.fields[consent.key] = forms.BooleanField(label=consent.statement, required=False)
             # Whatever stands there that is no number was not shown by us: the text is then not in force.
@@ -151,23 +170,35 @@ class CheckoutForm(forms.Form):
                 widget=forms.HiddenInput, required=False, initial=consent.text.pk
             )
         # As they stand on the page, and so in the list of what is missing.
-        self.order_fields([consent.key for consent in self.required if consent.role == Role.BUYER])
+        self.order_fields(["country", *(consent.key for consent in self.required)])
 
     def clean(self) -> None:
         for consent in self.required:
-            if consent.role == Role.GUARDIAN and not self.is_minor:
-                continue
             if not self.cleaned_data.get(consent.key):
                 self.add_error(consent.key, _missing(consent))
-        if self.is_minor:
-            if not self.cleaned_data.get("guardian_name"):
-                self.add_error("guardian_name", _("Please enter the name of your legal guardian."))
-            if not self.cleaned_data.get("guardian_email") and "guardian_email" not in self.errors:
-                self.add_error("guardian_email", _("Please enter the email address of your legal guardian."))
+        if not self.is_minor:
+            return
+        if not self.cleaned_data.get("guardian_name"):
+            self.add_error("guardian_name", _("Please enter the name of your legal guardian."))
+        email = self.cleaned_data.get("guardian_email")
+        if not email and "guardian_email" not in self.errors:
+            self.add_error("guardian_email", _("Please enter the email address of your legal guardian."))
+        elif email and email.lower() == self.customer.email:
+            self.add_error(
+                "guardian_email",
+                _("Please enter your guardian's own email address: yours cannot confirm your own order."),
+            )
 
     @property
     def is_minor(self) -> bool:
         return self.cleaned_data.get("age") == MINOR
+
+    @property
+    def guardian(self) -> Guardian | None:
+        """Who is to confirm, of a buyer under 18. The form must be valid."""
+        if not self.is_minor:
+            return None
+        return Guardian(self.cleaned_data["guardian_name"], self.cleaned_data["guardian_email"])
 
     @property
     def key(self) -> UUID | None:
@@ -176,6 +207,11 @@ class CheckoutForm(forms.Form):
             return UUID(str(self["checkout_key"].value()))
         except ValueError:
             return None
+
+    @property
+    def shown_text_ids(self) -> set[int]:
+        """The texts that were on the page that was sent, as far as it says."""
+        return {_text_id(self[_shown(consent)].value()) for consent in self.required}
 
     def total_seen(self, currency: str) -> Money:
         """The total the page showed; zero, which no order costs, if it is not an amount of `currency`."""
@@ -186,39 +222,93 @@ class CheckoutForm(forms.Form):
             return Money(0, currency)
 
     def consents(self) -> list[Consent]:
-        """What was ticked, by whom, on which text."""
+        """What was ticked, on which text."""
         return [
             Consent(
-                text_id=self._text_id(consent),
+                text_id=_text_id(self.cleaned_data[_shown(consent)]),
                 subject=consent.subject,
                 role=consent.role,
-                person_name=self._person(consent.role)[0],
-                person_email=self._person(consent.role)[1],
+                person_name=self.customer.name,
+                person_email=self.customer.email,
                 statement=consent.statement,
             )
             for consent in self.required
-            if self.cleaned_data[consent.key] and (consent.role == Role.BUYER or self.is_minor)
+            if self.cleaned_data[consent.key]
         ]
 
-    def buyer_controls(self) -> Iterator[ConsentControl]:
-        return self._controls(Role.BUYER)
-
-    def guardian_controls(self) -> Iterator[ConsentControl]:
-        return self._controls(Role.GUARDIAN)
-
-    def _controls(self, role: Role) -> Iterator[ConsentControl]:
+    def agreement_controls(self) -> Iterator[ConsentControl]:
+        """The boxes that every buyer ticks."""
         for consent in self.required:
-            if consent.role == role:
+            if consent.subject != Subject.EARLY_START:
                 yield ConsentControl(consent, self[consent.key])
 
-    def _text_id(self, consent: RequiredConsent) -> int:
-        shown: str = self.cleaned_data[_shown(consent)]
-        return int(shown) if shown.isdecimal() and len(shown) < 19 else 0
+    def law_controls(self) -> Iterator[ConsentControl]:
+        """The boxes that only the law of the buyer's country asks for."""
+        for consent in self.required:
+            if consent.subject == Subject.EARLY_START:
+                yield ConsentControl(consent, self[consent.key])
 
-    def _person(self, role: Role) -> tuple[str, str]:
-        if role == Role.GUARDIAN:
-            return self.cleaned_data["guardian_name"], self.cleaned_data["guardian_email"]
-        return self.customer.name, self.customer.email
+    def page_fields(self) -> list[forms.BoundField]:
+        """The hidden fields of the page; those of a country's law come and go with its boxes."""
+        of_law = {_shown(control.required) for control in self.law_controls()}
+        return [field for field in self.hidden_fields() if field.name not in of_law]
+
+    def law_fields(self) -> list[forms.BoundField]:
+        return [self[_shown(control.required)] for control in self.law_controls()]
+
+
+class GuardianContactForm(forms.Form):
+    """Who is to be asked (again)."""
+
+    name = forms.CharField(label=_("Guardian's name"), max_length=150)
+    email = forms.EmailField(label=_("Guardian's email address"))
+
+    def guardian(self) -> Guardian:
+        return Guardian(self.cleaned_data["name"], self.cleaned_data["email"])
+
+
+class GuardianForm(forms.Form):
+    """What a guardian confirms. Nothing is ticked beforehand; his name stands as the buyer wrote it."""
+
+    BUTTON = _("I confirm")
+
+    name = forms.CharField(
+        label=_("Your name"),
+        max_length=150,
+        error_messages={"required": _("Please enter your name.")},
+    )
+
+    def __init__(
+        self, *args: object, asked: GuardianRequest, required: Sequence[RequiredConsent], **kwargs: object
+    ) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        self.asked = asked
+        self.required = tuple(required)
+        self.fields["name"].initial = asked.name
+        self.fields["name"].widget.attrs["autocomplete"] = "name"
+        for consent in self.required:
+            message = _("Please confirm the %(title)s.") % {"title": consent.text.title}
+            self.fields[consent.key] = forms.BooleanField(
+                label=consent.statement, error_messages={"required": message}
+            )
+
+    def controls(self) -> Iterator[ConsentControl]:
+        for consent in self.required:
+            yield ConsentControl(consent, self[consent.key])
+
+    def consents(self) -> list[Consent]:
+        """What was ticked. The form must be valid."""
+        return [
+            Consent(
+                text_id=consent.text.pk,
+                subject=consent.subject,
+                role=consent.role,
+                person_name=self.cleaned_data["name"],
+                person_email=self.asked.email,
+                statement=consent.statement,
+            )
+            for consent in self.required
+        ]
 
 
 class PayForm(forms.Form):
@@ -245,10 +335,20 @@ def _shown(consent: RequiredConsent) -> str:
     return f"text-{consent.key}"
 
 
+def _text_id(written: object) -> int:
+    """The id that a hidden field names; 0, which no text has, for what is none."""
+    number = str(written)
+    return int(number) if number.isascii() and number.isdecimal() and len(number) < 19 else 0
+
+
 def _missing(consent: RequiredConsent) -> str:
     """What to say where a box was not ticked."""
-    if consent.subject == Subject.NO_REFUND:
-        return str(_("Please confirm that you understand the rule on refunds."))
-    if consent.role == Role.GUARDIAN:
-        return _("Your guardian has to confirm the %(title)s.") % {"title": consent.text.title}
-    return _("Please accept the %(title)s.") % {"title": consent.text.title}
+    match consent.subject:
+        case Subject.NO_REFUND:
+            return str(_("Please confirm that you understand the rule on refunds."))
+        case Subject.EARLY_START:
+            return str(
+                _("The law of your country asks for this request before your phones can be activated.")
+            )
+        case Subject.AGREEMENT:
+            return _("Please accept the %(title)s.") % {"title": consent.text.title}

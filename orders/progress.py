@@ -14,6 +14,8 @@ from orders.models import (
     AttemptState,
     EntryKind,
     Estimate,
+    GuardianAnswer,
+    GuardianRequest,
     LineState,
     Order,
     OrderLine,
@@ -47,12 +49,14 @@ class Happening:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """An order at one moment. The timeline is newest first."""
+    """An order at one moment. The timeline is newest first; `guardian` is who was asked last, if anybody."""
 
     order: Order
     lines: tuple[LineProgress, ...]
     timeline: tuple[Happening, ...]
     payable: bool
+    guardian: GuardianRequest | None
+    awaits_guardian: bool
     open_attempt: PaymentAttempt | None
 
 
@@ -71,7 +75,8 @@ def progress_of(order: Order, *, now: datetime) -> Progress:
     for batch in SupplyBatch.objects.filter(plan_id__in=waiting_plans, state=BatchState.EXPECTED):
         batches[batch.plan_id].append(batch)
     attempts = list(order.attempts.order_by("pk"))
-    happenings = _order_happenings(order) + _payment_happenings(order, attempts)
+    requests = list(order.guardian_requests.order_by("pk"))
+    happenings = _order_happenings(order, requests) + _payment_happenings(order, attempts)
     for line in lines:
         happenings += _estimate_happenings(estimates[line.pk], line) + _phone_happenings(
             phones[line.pk], line
@@ -91,16 +96,26 @@ def progress_of(order: Order, *, now: datetime) -> Progress:
         ),
         timeline=tuple(sorted(happenings, key=lambda happening: happening.at, reverse=True)),
         payable=order.is_payable(now),
+        guardian=requests[-1] if requests else None,
+        awaits_guardian=order.awaits_guardian(now),
         open_attempt=next((a for a in reversed(attempts) if a.state in AttemptState.open()), None),
     )
 
 
-def _order_happenings(order: Order) -> list[Happening]:
+def _order_happenings(order: Order, requests: list[GuardianRequest]) -> list[Happening]:
     happenings = [
         Happening(
             order.placed_at, _("Order placed"), _("The agreements were accepted and the fee was fixed.")
         )
     ]
+    answers = {
+        GuardianAnswer.CONFIRMED: _("Guardian has confirmed"),
+        GuardianAnswer.REFUSED: _("Guardian has refused"),
+    }
+    for asked in requests:
+        happenings.append(Happening(asked.asked_at, _("Guardian asked to confirm"), asked.email))
+        if asked.answer and asked.answered_at:
+            happenings.append(Happening(asked.answered_at, answers[GuardianAnswer(asked.answer)], asked.name))
     if order.state == OrderState.EXPIRED:
         happenings.append(Happening(order.pay_until, _("Order expired unpaid")))
     return happenings

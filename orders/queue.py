@@ -29,7 +29,7 @@ def units_waiting_by_plan(plan_ids: Iterable[int]) -> dict[int, int]:
 def units_held_by_plan(plan_ids: Iterable[int]) -> dict[int, int]:
     """Units kept for orders that may still be paid, by plan; a plan with none is missing."""
     held = OrderLine.objects.filter(
-        plan_id__in=list(plan_ids), state=LineState.UNPAID, order__state=OrderState.UNPAID
+        plan_id__in=list(plan_ids), state=LineState.UNPAID, order__state__in=OrderState.open()
     )
     return dict(held.values_list("plan_id").annotate(units=Sum("quantity")))
 

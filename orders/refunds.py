@@ -46,13 +46,24 @@ def request_refund(
     units: Mapping[int, int],
     requested_by_id: int,
     now: datetime,
+    legal_basis: str = "",
+    right_id: int | None = None,
 ) -> Refund:
     """Ask for waiting units to be taken back: `units` maps line ids to numbers of units.
 
-    Nothing leaves the queue yet. Raises RefundRefused.
+    A refund that the law requires names the rule, `legal_basis`; where it is the statutory right of the order,
+    `right_id` names that. Nothing leaves the queue yet. Raises RefundRefused.
     """
     if not explanation.strip():
-        raise RefundRefused(_("Explain the refund: which law, or why the platform cannot supply."))
+        raise RefundRefused(
+            _("Explain the refund: why the law requires it, or why the platform cannot supply.")
+        )
+    if ground == Ground.LAW and not legal_basis.strip():
+        raise RefundRefused(_("Name the rule of the law that requires this refund."))
+    if ground != Ground.LAW and (legal_basis.strip() or right_id):
+        raise RefundRefused(
+            _("A rule of the law belongs to a refund that the law requires, and to no other.")
+        )
     wanted = {line_id: count for line_id, count in units.items() if count}
     if not wanted or min(wanted.values()) < 0:
         raise RefundRefused(_("Say how many units are to be refunded."))
@@ -60,6 +71,8 @@ def request_refund(
         order = Order.objects.select_for_update(no_key=True).get(pk=order_id)
         if order.state != OrderState.PAID:
             raise RefundRefused(_("Order %(order)s is not paid.") % {"order": order})
+        if right_id is not None and right_id != order.right_id:
+            raise RefundRefused(_("Order %(order)s was not placed under this right.") % {"order": order})
         lines = {line.pk: line for line in _locked_lines(order)}
         amount = Money(0, order.currency)
         for line_id, count in wanted.items():
@@ -76,6 +89,8 @@ def request_refund(
             attempt=_attempt_that_holds(order, amount),
             reference=f"{order.reference}-R{order.refunds.count() + 1}",
             ground=ground,
+            legal_basis=legal_basis.strip(),
+            right_id=right_id,
             explanation=explanation.strip(),
             minor=amount.minor,
             requested_by_id=requested_by_id,

@@ -5,7 +5,7 @@ import logging
 from celery import shared_task
 from django.utils import timezone
 
-from orders import allocation, checkout, estimates, payments, refunds
+from orders import allocation, cases, checkout, estimates, payments, refunds, revisions, verification
 from orders.queue import plans_with_a_queue
 
 logger = logging.getLogger(__name__)
@@ -56,6 +56,21 @@ def expire_orders() -> None:
     checkout.expire_orders(now=timezone.now())
 
 
+@shared_task(name="orders.announce_revisions")
+def announce_revisions() -> None:
+    revisions.announce_revisions(now=timezone.now())
+
+
+@shared_task(name="orders.verify_evidence")
+def verify_evidence() -> None:
+    verification.report_broken_evidence(now=timezone.now())
+
+
 @shared_task(name="orders.send_refunds")
 def send_refunds() -> None:
     refunds.send_refunds(now=timezone.now())
+
+
+@shared_task(name="orders.report_overdue_cases")
+def report_overdue_cases() -> None:
+    cases.report_overdue_cases(now=timezone.now())

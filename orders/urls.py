@@ -1,6 +1,6 @@
 from django.urls import path
 
-from orders.views import basket, checkout, orders, phones, shop, webhooks
+from orders.views import basket, cases, checkout, guardian, orders, phones, proof, shop, webhooks
 
 app_name = "orders"
 urlpatterns = [
@@ -12,6 +12,7 @@ urlpatterns = [
     path("basket/change/", basket.change, name="basket-change"),
     path("basket/restore/", basket.restore, name="basket-restore"),
     path("checkout/", checkout.checkout, name="checkout"),
+    path("checkout/law/", checkout.law, name="checkout-law"),
     path("orders/", orders.orders, name="orders"),
     path("orders/<slug:reference>/", orders.order, name="order"),
     path("orders/<slug:reference>/live/", orders.order_live, name="order-live"),
@@ -19,6 +20,14 @@ urlpatterns = [
     path("orders/<slug:reference>/pay/live/", checkout.pay_live, name="pay-live"),
     path("orders/<slug:reference>/paid/", checkout.payment_return, name="payment-return"),
     path("orders/<slug:reference>/cancel/", orders.cancel, name="cancel"),
+    path("orders/<slug:reference>/evidence.pdf", proof.proof, name="proof"),
+    path("orders/<slug:reference>/case/", cases.open_dispute, name="case-open"),
+    path("orders/<slug:reference>/withdraw/", cases.withdraw, name="withdraw"),
+    path("cases/", cases.cases, name="cases"),
+    path("cases/<slug:reference>/", cases.case, name="case"),
+    path("cases/<slug:reference>/close/", cases.close, name="case-close"),
+    path("orders/<slug:reference>/guardian/", guardian.guardian_ask, name="guardian-ask"),
+    path("guardian/<int:request_id>/", guardian.guardian, name="guardian"),
     path("phones/", phones.phones, name="phones"),
     path("webhooks/<slug:gateway>/", webhooks.webhook, name="webhook"),
 ]

@@ -117,6 +117,7 @@ def make_order(
         customer=customer or make_user(),
         checkout_key=uuid.uuid4(),
         state=OrderState.PAID if paid_at else OrderState.UNPAID,
+        country="HK",
         currency=fees[0][0].schedule.currency,
         total_minor=total,
         placed_at=placed_at,

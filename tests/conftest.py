@@ -2,13 +2,17 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Page
+from pytest_playwright import CreateContextCallback
 
 from tests.stack import Stack, running_stack
+
+NewPerson = Callable[[], Page]
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -25,3 +29,23 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     var: Path = tmp_path_factory.mktemp("stack")
     with running_stack(request.config.getoption("--stack"), var=var) as stack:
         yield stack
+
+
+@pytest.fixture
+def new_person(new_context: CreateContextCallback, stack: Stack) -> NewPerson:
+    """A browser nobody has used; any error of a script, and any breach of the CSP, fails the test."""
+
+    def somebody() -> Page:
+        page = new_context(base_url=stack.url, locale="en-GB", timezone_id="Europe/Berlin").new_page()
+
+        def no_errors(message: object) -> None:
+            raise AssertionError(f"The page complained: {message}")
+
+        page.on("pageerror", no_errors)
+        page.on(
+            "console",
+            lambda said: no_errors(said.text) if "Content Security Policy" in said.text else None,
+        )
+        return page
+
+    return somebody

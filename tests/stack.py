@@ -34,6 +34,7 @@ class Stack:
     environment: dict[str, str]
     plan_name: str
     plan_slug: str
+    other_plan_slug: str
     staff_email: str
     staff_password: str
 

@@ -13,10 +13,27 @@ from django.db import connection, models
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import timezone
 from unfold.admin import ModelAdmin
 
 from accounts.models import User
-from agreements.models import Acceptance, Document, Role, Subject, Text, Version
+from agreements.models import (
+    Acceptance,
+    Answer,
+    Document,
+    Draft,
+    DraftText,
+    Finding,
+    Manner,
+    Question,
+    Role,
+    Ruling,
+    StatutoryRight,
+    Subject,
+    Text,
+    Version,
+)
+from evidence import chain
 from evidence.models import AppendOnly, WriteOnce
 from inventory.models import Fee, FeeSchedule, Plan, Term
 from notices import kinds
@@ -29,6 +46,7 @@ from notices.models import (
     Message,
     Notice,
 )
+from orders.cases import open_case
 from orders.models import (
     Allocation,
     Basis,
@@ -36,7 +54,9 @@ from orders.models import (
     EntryKind,
     Estimate,
     Ground,
+    GuardianRequest,
     LedgerEntry,
+    Matter,
     PaymentAttempt,
     Refund,
     RefundLine,
@@ -48,7 +68,7 @@ from tests.builders import NOW, make_devices, make_line, make_plan, make_user
 
 REGISTERED = sorted(admin.site._registry, key=lambda model: model._meta.label)
 # What a member of staff edits in place; everything else changes through a verb.
-EDITED_IN_PLACE = {"inventory.Plan", "accounts.User", "auth.Group"}
+EDITED_IN_PLACE = {"inventory.Plan", "accounts.User", "auth.Group", "agreements.Draft"}
 ADDED_ON_A_PAGE = {"inventory.SupplyBatch", "inventory.FeeSchedule"}
 
 
@@ -115,6 +135,7 @@ def make_everything(number: int) -> None:
         attempt=attempt,
         reference=f"{order.reference}-R1",
         ground=Ground.LAW,
+        legal_basis=f"HCA {number}/2026",
         explanation="A court says so.",
         minor=499,
         requested_by=staff,
@@ -130,6 +151,14 @@ def make_everything(number: int) -> None:
         resolved_at=NOW,
         resolved_by=second,
         resolution="Returned.",
+    )
+    open_case(
+        order_id=order.pk,
+        customer_id=customer.pk,
+        matter=Matter.DISPUTE,
+        subject="Phones",
+        body="Where are they?",
+        now=timezone.now(),  # so that it is not overdue, whenever the test runs
     )
     body = f"# Agreement {number}\n\n## 1. Scope\n\nWords.\n"
     version = Version.objects.create(
@@ -147,9 +176,10 @@ def make_everything(number: int) -> None:
         body=body,
         sha256=digest,
     )
-    Acceptance.objects.create(
+    acceptance = Acceptance(
         customer=customer,
         order_reference=order.reference,
+        manner=Manner.EXPRESS,
         text=text,
         text_sha256=digest,
         subject=Subject.AGREEMENT,
@@ -157,6 +187,41 @@ def make_everything(number: int) -> None:
         person_email=customer.email,
         statement="I agree",
         accepted_at=NOW,
+    )
+    chain.append([acceptance])
+    GuardianRequest.objects.create(
+        order=order, name="Mei", email="mei@example.com", language="en", asked_at=NOW
+    )
+    Ruling.objects.create(
+        version=version,
+        clause="1",
+        finding=Finding.INVALID,
+        authority="Court",
+        reference=f"HCA {number}",
+        decided_on=day,
+        recorded_by=staff,
+        recorded_at=NOW,
+    )
+    question = Question.objects.create(
+        version=version, customer=customer, language="en", body="Why?", asked_at=NOW
+    )
+    Answer.objects.create(
+        question=question, body="Because.", is_public=True, answered_by=staff, answered_at=NOW
+    )
+    draft = Draft.objects.create(
+        document=Document.PREPAYMENT, authoritative="en", created_by=staff, created_at=NOW
+    )
+    DraftText.objects.create(draft=draft, language="en", title="Draft", body=body)
+    StatutoryRight.objects.create(
+        key="eu",
+        edition=number,
+        countries=["DE"],
+        law="Directive 1",
+        withdrawal_days=14,
+        title={},
+        explanation={},
+        waiver={},
+        published_at=NOW,
     )
     notice = Notice.objects.create(
         recipient=customer,
@@ -266,15 +331,18 @@ def test_the_first_page_shows_what_waits(desk: Client) -> None:
     assert numbers == {
         "Open review items": 0,
         "Refunds awaiting approval": 1,
+        "Cases waiting for an answer": 1,
+        "Overdue cases": 0,
         "Overdue batches": 0,
-        "Notices not yet handed out": 1,
+        # The allocation's, and the acknowledgement of the case.
+        "Notices not yet handed out": 2,
         "Deliveries in the outbox": 0,
         "Deliveries refused or uncertain": 0,
     }
     assert [(row.waiting, row.free) for row in answer.context["plans"]] == [(5, 1)]
     links = [tile.link for tile in answer.context["tiles"]]
     links += [link for row in answer.context["plans"] for link in (row.waiting_link, row.free_link)]
-    assert [desk.get(link).status_code for link in links] == [200] * 8
+    assert [desk.get(link).status_code for link in links] == [200] * 10
 
 
 @pytest.mark.django_db

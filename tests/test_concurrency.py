@@ -18,7 +18,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import F, Sum
 from pytest_django import Settings
 
-from agreements.acceptance import Consent, Witness, required_consents
+from agreements.acceptance import Consent, Witness, required_of_buyer
 from agreements.publishing import publish_shipped_texts
 from inventory.models import Device, DeviceState, Plan
 from inventory.money import Money
@@ -169,7 +169,7 @@ def test_eight_sweeps_eight_payers_and_refunds_at_the_head_overtake_nobody(
             try:
                 asked = request_refund(
                     order_id=order.pk,
-                    ground=Ground.LAW,
+                    ground=Ground.UNABLE_TO_SUPPLY,
                     explanation="Test",
                     units={line.pk: 1},
                     requested_by_id=clerk.pk,
@@ -301,7 +301,7 @@ def refund_in_flight(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[OrderLin
     line = order.lines.get()
     refund = request_refund(
         order_id=order.pk,
-        ground=Ground.LAW,
+        ground=Ground.UNABLE_TO_SUPPLY,
         explanation="Test",
         units={line.pk: 10},
         requested_by_id=make_user(is_staff=True).pk,
@@ -372,10 +372,11 @@ def place(plan: Plan, customer_id: int, *, key: uuid.UUID | None = None) -> Orde
         seen_total=Money(fee.minor, "USD"),
         consents=[
             Consent(each.text.pk, each.subject, each.role, "", "buyer@example.com", each.statement)
-            for each in required_consents(now=NOW, language="en", is_minor=False)
+            for each in required_of_buyer(now=NOW, language="en", right=None)
         ],
+        country="HK",
         witness=Witness(ip_address=None, user_agent=""),
-        is_minor=False,
+        guardian=None,
         language="en",
         now=NOW,
     )

@@ -1,87 +1,17 @@
 """The main job in a browser, with every process running: customers prepay, devices arrive, phones are theirs."""
 
 import re
-from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 from django.utils import timezone
 from playwright.sync_api import Page, expect
-from pytest_playwright import CreateContextCallback
 
+from tests.conftest import NewPerson
+from tests.people import SOON, accept_everything, log_in_as_staff, pay, put_into_basket, sign_up
 from tests.stack import Stack
 
 pytestmark = pytest.mark.browser
-
-PASSWORD = "correct horse battery"
-SOON = 30_000  # milliseconds within which worker and beat must have done their part
-
-NewPerson = Callable[[], Page]
-
-
-@pytest.fixture
-def new_person(new_context: CreateContextCallback, stack: Stack) -> NewPerson:
-    """A browser nobody has used; any error of a script, and any breach of the CSP, fails the test."""
-
-    def somebody() -> Page:
-        page = new_context(base_url=stack.url, locale="en-GB", timezone_id="Europe/Berlin").new_page()
-
-        def no_errors(message: object) -> None:
-            raise AssertionError(f"The page complained: {message}")
-
-        page.on("pageerror", no_errors)
-        page.on(
-            "console",
-            lambda said: no_errors(said.text) if "Content Security Policy" in said.text else None,
-        )
-        return page
-
-    return somebody
-
-
-def sign_up(page: Page, email: str) -> None:
-    """Create an account and open the link of the mail, which the demo mailbox shows."""
-    page.get_by_label("Email").fill(email)
-    page.get_by_label("Password", exact=False).first.fill(PASSWORD)
-    page.get_by_role("button", name="Create an account").click()
-    mailbox = page.context.new_page()
-    mailbox.goto("/demo/mail/")
-    mailbox.get_by_role("article").filter(has_text=email).get_by_role("link").first.click()
-    with mailbox.expect_navigation():
-        mailbox.locator("a[href*='confirm-email']").first.click()
-    mailbox.get_by_role("button", name=re.compile("confirm", re.IGNORECASE)).click()
-    # Left open: closing a page while it navigates can hang in Playwright.
-    mailbox.wait_for_load_state()
-
-
-def put_into_basket(page: Page, stack: Stack, *, days: int, quantity: str) -> None:
-    page.goto(f"/plans/{stack.plan_slug}/")
-    page.get_by_role("radio", name=re.compile(rf"^{days} days")).check()
-    page.get_by_label("Quantity").fill(quantity)
-    page.get_by_role("button", name="Add to basket").click()
-
-
-def accept_everything(page: Page) -> None:
-    for statement in (
-        "accept the VMOS Cloud Pre-payment",
-        "accept the VMOS Cloud Purchase",
-        "there are no refunds",
-    ):
-        page.get_by_label(statement).check()
-    page.get_by_label("I am 18 or older").check()
-
-
-def pay(page: Page, *, outcome: str = "Approve") -> None:
-    page.get_by_role("button", name=re.compile(r"^Pay ")).click()
-    page.get_by_role("button", name=outcome, exact=True).click()
-
-
-def log_in_as_staff(page: Page, stack: Stack) -> None:
-    page.goto("/admin/")
-    page.get_by_label("Email").fill(stack.staff_email)
-    page.get_by_label("Password").fill(stack.staff_password)
-    page.get_by_role("button", name="Log in").click()
-    page.wait_for_url("**/admin/")
 
 
 def announce_batch(page: Page, stack: Stack, *, reference: str, quantity: int) -> None:
@@ -121,10 +51,10 @@ def test_customers_prepay_wait_and_get_their_phones_in_the_order_of_payment(
     expect(card).to_contain_text("If you pay now, likely")
 
     # 2. Basket, sign-up, checkout. What cannot be is said, and nothing is lost.
-    put_into_basket(ada, stack, days=30, quantity="0")
+    put_into_basket(ada, stack.plan_slug, days=30, quantity="0")
     expect(ada.locator("main")).to_contain_text("from 1 to 10")
-    put_into_basket(ada, stack, days=30, quantity="2")
-    put_into_basket(ada, stack, days=90, quantity="1")
+    put_into_basket(ada, stack.plan_slug, days=30, quantity="2")
+    put_into_basket(ada, stack.plan_slug, days=90, quantity="1")
     ada.goto("/checkout/")
     ada.get_by_role("link", name=re.compile("sign up|create an account", re.IGNORECASE)).first.click()
     sign_up(ada, "ada@example.com")
@@ -150,7 +80,7 @@ def test_customers_prepay_wait_and_get_their_phones_in_the_order_of_payment(
 
     ben.goto("/accounts/signup/")
     sign_up(ben, "ben@example.com")
-    put_into_basket(ben, stack, days=30, quantity="1")
+    put_into_basket(ben, stack.plan_slug, days=30, quantity="1")
     ben.goto("/checkout/")
     accept_everything(ben)
     ben.get_by_role("button", name="Place the order").click()

@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 from evidence.contract_time import contract_date
 from inventory.models import BatchState, DeviceState, Plan, SupplyBatch
 from notices.models import Delivery, DeliveryState, Notice
-from orders.models import LineState, Refund, RefundState, ReviewItem
+from orders.models import Case, CaseState, LineState, Refund, RefundState, ReviewItem
 from orders.queue import free_devices_by_plan, units_waiting_by_plan
 
 
@@ -55,6 +55,12 @@ def _tiles(request: HttpRequest) -> Iterator[Tile]:
         requested = Refund.objects.filter(state=RefundState.REQUESTED)
         link = _list("orders_refund", {"state__exact": RefundState.REQUESTED})
         yield _of(_("Refunds awaiting approval"), requested, link, is_work=True)
+    if may("orders.view_case"):
+        unanswered = Case.objects.filter(state=CaseState.OPEN)
+        link = _list("orders_case", {"state__exact": CaseState.OPEN})
+        yield _of(_("Cases waiting for an answer"), unanswered, link, is_work=True)
+        late = Case.objects.overdue(timezone.now())
+        yield _of(_("Overdue cases"), late, _list("orders_case", {"due": "overdue"}), is_work=True)
     if may("inventory.view_supplybatch"):
         today = contract_date(timezone.now())
         overdue = SupplyBatch.objects.filter(state=BatchState.EXPECTED, expected_on__lt=today)

@@ -37,6 +37,7 @@ SECTIONS: tuple[tuple[str | Promise, tuple[Page, ...]], ...] = (
             Page("orders_order", _("Orders"), "receipt_long"),
             Page("orders_allocation", _("Allocations"), "smartphone"),
             Page("orders_estimate", _("Estimates"), "event_upcoming"),
+            Page("orders_case", _("Cases"), "forum"),
         ),
     ),
     (
@@ -62,9 +63,13 @@ SECTIONS: tuple[tuple[str | Promise, tuple[Page, ...]], ...] = (
     (
         _("Agreements"),
         (
+            Page("agreements_draft", _("Drafts"), "edit_document"),
             Page("agreements_version", _("Versions"), "history_edu"),
             Page("agreements_text", _("Texts"), "article"),
             Page("agreements_acceptance", _("Acceptances"), "handshake"),
+            Page("orders_guardianrequest", _("Guardians"), "family_restroom"),
+            Page("agreements_question", _("Questions"), "contact_support"),
+            Page("agreements_statutoryright", _("Statutory rights"), "balance"),
         ),
     ),
     (

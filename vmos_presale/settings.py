@@ -59,6 +59,21 @@ ESTIMATE_UPDATE_EVERY = timedelta(days=env.int("ESTIMATE_UPDATE_DAYS", default=7
 SHOP_CURRENCIES = ("USD", "HKD", "CNY", "EUR", "JPY")
 CONTRACT_TIME_ZONE = "Asia/Hong_Kong"
 
+# --- the agreements ----------------------------------------------------------------------------------
+
+# How long after its publication a revision may be asked about (9.1), in contract days.
+QUESTION_PERIOD_DAYS: int = env.int("QUESTION_PERIOD_DAYS", default=3)
+# How long a guardian may take to confirm an order; its units are held so long.
+GUARDIAN_WINDOW = timedelta(hours=env.int("GUARDIAN_WINDOW_HOURS", default=72))
+# The buyer is hardly in front of the screen when his guardian confirms: he has longer to pay than others.
+PAYMENT_WINDOW_AFTER_GUARDIAN = timedelta(hours=env.int("PAYMENT_WINDOW_AFTER_GUARDIAN_HOURS", default=24))
+# Within so many days a customer's case has its first answer (II, "friendly consultation").
+CASE_ANSWER_DAYS: int = env.int("CASE_ANSWER_DAYS", default=5)
+# Keys of the statutory rights that apply (`agreements/rights/`), the first one that knows a country wins.
+STATUTORY_RIGHTS: list[str] = env.list("STATUTORY_RIGHTS", default=["eu", "uk"] if DEMO else [])
+# Where the agreements are signed (9.2): shown as the location of the platform.
+PLATFORM_LOCATION = env.str("PLATFORM_LOCATION", default="")
+
 # --- payment gateways --------------------------------------------------------------------------------
 
 # A gateway speaks https. The emulators that ship with the shop do not: only the demo lets them in.
@@ -124,6 +139,7 @@ TEMPLATES = [
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
                 "notices.context.unread",
+                "agreements.context.revisions",
                 "orders.context.shop",
             ],
         },
@@ -230,7 +246,11 @@ EMAIL_TIMEOUT = 15
 # --- languages and times -----------------------------------------------------------------------------
 
 LANGUAGE_CODE = "en"
-LANGUAGES = [("en", _("English")), ("zh-hans", _("Simplified Chinese"))]
+LANGUAGES = [
+    ("en", _("English")),
+    ("zh-hans", _("Simplified Chinese")),
+    ("zh-hant", _("Traditional Chinese")),
+]
 LOCALE_PATHS = [BASE_DIR / "locale"]
 LANGUAGE_COOKIE_SAMESITE = "Lax"
 LANGUAGE_COOKIE_AGE = 365 * 24 * 3600

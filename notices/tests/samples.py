@@ -34,6 +34,40 @@ LATER = {"previous_likely": "2026-12-09", "previous_latest": "2027-01-10"}
 
 # Every shape the facts of a kind can have.
 FACTS: dict[str, Sequence[Mapping[str, JSONValue]]] = {
+    "guardian-asked": [
+        {
+            "reference": "VP-7K2M",
+            "guardian": "Mei Lin",
+            "buyer": "Lin (lin@example.com)",
+            "units": units,
+            "total": TOTAL,
+            "until": "2026-11-26T05:00:00+00:00",
+        }
+        for units in (1, 3)
+    ],
+    "guardian-confirmed": [
+        {"reference": "VP-7K2M", "guardian": "Mei Lin", "pay_until": "2026-11-26T05:00:00+00:00"}
+    ],
+    "guardian-refused": [{"reference": "VP-7K2M", "guardian": "Mei Lin"}],
+    "agreement-revised": [
+        {
+            "title": "Purchase Agreement",
+            "number": 2,
+            "summary": "Delivery within three days.",
+            "effective_on": "2026-12-01",
+            "questions_until": "2026-11-26",
+            "retroactive_effect": retroactive_effect,
+        }
+        for retroactive_effect in ("", "Waiting orders are delivered sooner.")
+    ],
+    "question-answered": [
+        {
+            "title": "Purchase Agreement",
+            "number": 2,
+            "question": "Does this concern me?",
+            "answer": "No.\n\nIt does not.",
+        }
+    ],
     "order-placed": [{"reference": "VP-7K2M", "total": TOTAL, "pay_until": "2026-11-23T05:00:00+00:00"}],
     "payment-received": [
         {"reference": "VP-7K2M", "total": TOTAL, "paid_at": "2026-11-23T04:21:09.120000+00:00"}
@@ -66,12 +100,43 @@ FACTS: dict[str, Sequence[Mapping[str, JSONValue]]] = {
         }
         for units, remaining in ((1, 0), (3, 1), (3, 7))
     ],
-    "order-expired": [{"reference": "VP-7K2M"}],
+    "order-expired": [
+        {"reference": "VP-7K2M", "awaited_guardian": awaited_guardian} for awaited_guardian in (False, True)
+    ],
     "refund-approved": [
         {"reference": "VP-7K2M", "refund": "RF-0001", "amount": TOTAL, "ground": ground}
         for ground in ("law", "unable-to-supply")
     ],
     "refund-paid": [{"reference": "VP-7K2M", "refund": "RF-0001", "amount": TOTAL, "ground": "law"}],
+    "case-opened": [
+        {
+            "reference": "VP-7K2M",
+            "case": "CS-3M9Q",
+            "matter": matter,
+            "subject": "Charged twice",
+            "body": "My bank shows two payments.\n\nBoth today.",
+            "opened_at": "2026-11-23T04:21:09.120000+00:00",
+            "answer_by": "2026-11-28",
+        }
+        for matter in ("dispute", "withdrawal")
+    ],
+    "case-answered": [{"reference": "VP-7K2M", "case": "CS-3M9Q", "body": "One was returned."}],
+    "case-closed": [
+        {
+            "reference": "VP-7K2M",
+            "case": "CS-3M9Q",
+            "subject": "Charged twice",
+            "outcome": outcome,
+            "side": side,
+            "body": "Thank you.",
+        }
+        for outcome, side in (
+            ("settled", "platform"),
+            ("settled", "customer"),
+            ("not-settled", "platform"),
+            ("dropped", "customer"),
+        )
+    ],
 }
 SAMPLES = [(KINDS[slug], facts) for slug, shapes in FACTS.items() for facts in shapes]
 

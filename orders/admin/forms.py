@@ -1,14 +1,24 @@
 """What staff fill in about a sale, on the pages behind the admin's buttons."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
-from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget
+from unfold.widgets import (
+    UnfoldAdminIntegerFieldWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextareaWidget,
+    UnfoldAdminTextInputWidget,
+)
 
-from orders.models import Ground, OrderLine
+from agreements.models import StatutoryRight
+from orders.cases import OUTCOMES
+from orders.models import Ground, OrderLine, Side
+
+# Which rule of the law: the order's own right, or one that is written down.
+RIGHT, OTHER = "right", "other"
 
 
 class RequestRefundForm(forms.Form):
@@ -17,17 +27,39 @@ class RequestRefundForm(forms.Form):
     ground = forms.ChoiceField(
         label=gettext_lazy("Ground"), choices=Ground.choices, widget=UnfoldAdminSelectWidget
     )
+    rule = forms.ChoiceField(
+        label=gettext_lazy("Rule of the law"),
+        required=False,
+        help_text=gettext_lazy("For a refund that the law requires, and for no other."),
+        widget=UnfoldAdminSelectWidget,
+    )
+    other_law = forms.CharField(
+        label=gettext_lazy("Another law"),
+        required=False,
+        max_length=200,
+        help_text=gettext_lazy("Act and section, or court and reference."),
+        widget=UnfoldAdminTextInputWidget,
+    )
     explanation = forms.CharField(
         label=gettext_lazy("Explanation"),
         help_text=gettext_lazy(
-            "Which law, or why the platform cannot supply. The second person decides by it."
+            "Why the law requires it, or why the platform cannot supply. The second person decides by it."
         ),
         widget=UnfoldAdminTextareaWidget({"rows": 4}),
     )
 
-    def __init__(self, data: Mapping[str, Any] | None, *, lines: Iterable[OrderLine]) -> None:
-        """`lines` are those with units that wait, plan and term loaded."""
+    def __init__(
+        self, data: Mapping[str, Any] | None, *, right: StatutoryRight | None, lines: Iterable[OrderLine]
+    ) -> None:
+        """`right` is the order's; `lines` are those with units that wait, plan and term loaded."""
         super().__init__(data)
+        self.right = right
+        rule = cast(forms.ChoiceField, self.fields["rule"])
+        rule.choices = [
+            ("", _("none")),
+            *([(RIGHT, right.law)] if right else []),
+            (OTHER, _("another law, named below")),
+        ]
         self.lines = tuple(lines)
         for line in self.lines:
             waiting = line.waiting_units
@@ -43,6 +75,17 @@ class RequestRefundForm(forms.Form):
                 widget=UnfoldAdminIntegerFieldWidget,
             )
 
+    def legal_basis(self) -> str:
+        """The rule that was chosen or written; empty if none was. The form must be valid."""
+        if self.cleaned_data["rule"] == RIGHT and self.right:
+            return self.right.law
+        written: str = self.cleaned_data["other_law"]
+        return written if self.cleaned_data["rule"] == OTHER else ""
+
+    def right_id(self) -> int | None:
+        """The order's statutory right, if that was chosen. The form must be valid."""
+        return self.right.pk if self.cleaned_data["rule"] == RIGHT and self.right else None
+
     def units(self) -> dict[int, int]:
         """How many units of each line, by the line's id. The form must be valid."""
         return {line.pk: self.cleaned_data[f"units_{line.pk}"] for line in self.lines}
@@ -53,4 +96,25 @@ class ResolveForm(forms.Form):
         label=gettext_lazy("What was done"),
         help_text=gettext_lazy("The note stays on record with your name."),
         widget=UnfoldAdminTextareaWidget({"rows": 4}),
+    )
+
+
+class AnswerForm(forms.Form):
+    body = forms.CharField(
+        label=gettext_lazy("Answer"),
+        help_text=gettext_lazy("The customer reads it word for word. It stays on record."),
+        widget=UnfoldAdminTextareaWidget({"rows": 8}),
+    )
+
+
+class CloseCaseForm(forms.Form):
+    outcome = forms.ChoiceField(
+        label=gettext_lazy("Outcome"),
+        choices=[(outcome.value, outcome.label) for outcome in OUTCOMES[Side.PLATFORM]],
+        widget=UnfoldAdminSelectWidget,
+    )
+    body = forms.CharField(
+        label=gettext_lazy("Closing message"),
+        help_text=gettext_lazy("The customer reads it word for word. It stays on record."),
+        widget=UnfoldAdminTextareaWidget({"rows": 6}),
     )

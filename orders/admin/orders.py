@@ -26,6 +26,7 @@ from evidence.admin import (
     staff_id,
 )
 from orders.admin.forms import RequestRefundForm
+from orders.admin.guardians import GuardianInline
 from orders.models import (
     Allocation,
     AttemptState,
@@ -43,8 +44,10 @@ from orders.models import (
 )
 from orders.models.order import WAITING_UNITS
 from orders.refunds import RefundRefused, request_refund
+from orders.views.proof import proof_response
 
 ORDER_COLOURS: dict[str, str] = {
+    OrderState.AWAITING_GUARDIAN: "warning",
     OrderState.UNPAID: "warning",
     OrderState.PAID: "success",
     OrderState.CANCELLED: "danger",
@@ -183,14 +186,16 @@ class OrderAdmin(RecordAdmin):
                     ("customer", "total_shown"),
                     ("placed_at", "paid_at"),
                     "pay_until",
+                    ("country", "right"),
+                    "withdraw_until",
                     ("acceptances", "notices"),
                 )
             },
         ),
     )
-    inlines = (LineInline, AttemptInline, LedgerInline, RefundInline, ReviewInline)
+    inlines = (LineInline, AttemptInline, LedgerInline, RefundInline, GuardianInline, ReviewInline)
     change_form_datasets = (PhonesOfOrder,)
-    actions_detail = ("request_refund",)
+    actions_detail = ("print_evidence", "request_refund")
     state_label = choice_column("state", gettext_lazy("state"), ORDER_COLOURS)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Order]:
@@ -214,7 +219,7 @@ class OrderAdmin(RecordAdmin):
         return request.user.has_perm("orders.add_refund")
 
     def offers(self, record: Order, button: str) -> bool:
-        return record.state == OrderState.PAID
+        return button == "print_evidence" or record.state == OrderState.PAID
 
     @column(gettext_lazy("total"), ordering="total_minor")
     def total_shown(self, order: Order) -> str:
@@ -233,16 +238,22 @@ class OrderAdmin(RecordAdmin):
     def notices(self, order: Order) -> SafeString:
         return _list_link("notices_notice", _("What was told"), q=order.reference)
 
+    @button(gettext_lazy("Evidence (PDF)"), icon="picture_as_pdf", permission="view")
+    def print_evidence(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return proof_response(self.record(request, object_id))
+
     @button(gettext_lazy("Request refund"), icon="undo", permission="refund")
     def request_refund(self, request: HttpRequest, object_id: str) -> HttpResponse:
         order: Order = self.record(request, object_id)
         waiting = order.lines.filter(state=LineState.WAITING).select_related("plan", "term")
-        form = RequestRefundForm(posted(request), lines=waiting)
+        form = RequestRefundForm(posted(request), right=order.right, lines=waiting)
         if form.is_valid():
             try:
                 refund = request_refund(
                     order_id=order.pk,
                     ground=Ground(form.cleaned_data["ground"]),
+                    legal_basis=form.legal_basis(),
+                    right_id=form.right_id(),
                     explanation=form.cleaned_data["explanation"],
                     units=form.units(),
                     requested_by_id=staff_id(request),

@@ -57,6 +57,7 @@ class RefundAdmin(RecordAdmin):
         "order",
         "attempt",
         "ground",
+        "legal_basis",
         "explanation",
         "amount_back",
         "state_label",
@@ -120,8 +121,8 @@ class RefundAdmin(RecordAdmin):
             request,
             title=title,
             intro=ngettext(
-                "%(amount)s for %(units)d unit of order %(order)s.\nGround: %(ground)s.\n%(explanation)s",
-                "%(amount)s for %(units)d units of order %(order)s.\nGround: %(ground)s.\n%(explanation)s",
+                "%(amount)s for %(units)d unit of order %(order)s.\nGround: %(ground)s. %(law)s\n%(explanation)s",
+                "%(amount)s for %(units)d units of order %(order)s.\nGround: %(ground)s. %(law)s\n%(explanation)s",
                 units,
             )
             % {
@@ -129,6 +130,7 @@ class RefundAdmin(RecordAdmin):
                 "units": units,
                 "order": refund.order,
                 "ground": refund.get_ground_display(),
+                "law": refund.legal_basis,
                 "explanation": refund.explanation,
             },
             form=form,

@@ -1,5 +1,7 @@
 """The rows of the sale, in the order in which they come to be."""
 
+from orders.models.case import Case, CaseMessage, CaseState, Matter, Outcome, Side
+from orders.models.guardian import GuardianAnswer, GuardianRequest
 from orders.models.order import LineState, Order, OrderLine, OrderState, new_reference
 from orders.models.payment import (
     AttemptState,
@@ -17,21 +19,29 @@ __all__ = (
     "Allocation",
     "AttemptState",
     "Basis",
+    "Case",
+    "CaseMessage",
+    "CaseState",
     "Cause",
     "EntryKind",
     "Estimate",
     "Ground",
+    "GuardianAnswer",
+    "GuardianRequest",
     "LedgerEntry",
     "LineState",
+    "Matter",
     "Order",
     "OrderLine",
     "OrderState",
+    "Outcome",
     "PaymentAttempt",
     "Refund",
     "RefundLine",
     "RefundState",
     "ReviewItem",
     "ReviewKind",
+    "Side",
     "WebhookEvent",
     "new_reference",
 )

@@ -10,6 +10,7 @@ from django.db.models import F, Q, Sum
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
+from agreements.models import StatutoryRight
 from evidence.models import WriteOnce
 from inventory.models import Fee, Plan, Term
 from inventory.money import Money
@@ -24,16 +25,24 @@ def new_reference(prefix: str) -> str:
 
 
 class OrderState(models.TextChoices):
+    AWAITING_GUARDIAN = "guardian", _("awaiting the guardian's confirmation")
     UNPAID = "unpaid", _("awaiting payment")
     PAID = "paid", _("paid")
     EXPIRED = "expired", _("expired unpaid")
     CANCELLED = "cancelled", _("cancelled before payment")
 
+    @classmethod
+    def open(cls) -> tuple["OrderState", ...]:
+        """States in which an order may still be paid one day, and keeps its units until then."""
+        return (cls.AWAITING_GUARDIAN, cls.UNPAID)
+
 
 class Order(WriteOnce):
-    """Lines at a fixed fee, accepted agreements and a deadline for payment.
+    """Lines at a fixed fee, accepted agreements and a deadline.
 
-    `paid_at` is the provider's capture time and is set once; so is everything that was agreed.
+    The deadline `pay_until` is for the payment; of an order that awaits its buyer's guardian, for the
+    guardian, and confirming sets a new one. `paid_at` is the provider's capture time and is set once; so is
+    everything that was agreed.
     """
 
     reference = models.CharField(_("reference"), max_length=20, unique=True)
@@ -43,6 +52,12 @@ class Order(WriteOnce):
     # One checkout page places one order, however often its button is pressed.
     checkout_key = models.UUIDField(_("checkout"), unique=True)
     state = models.CharField(_("state"), max_length=10, choices=OrderState.choices, default=OrderState.UNPAID)
+    # Where the buyer lives (ISO 3166-1 alpha-2), and what the law there gave him when he ordered.
+    country = models.CharField(_("country of residence"), max_length=2)
+    right = models.ForeignKey(
+        StatutoryRight, models.PROTECT, null=True, related_name="orders", verbose_name=_("statutory right")
+    )
+    withdraw_until = models.DateTimeField(_("may withdraw until"), null=True)
     currency = models.CharField(_("currency"), max_length=3)
     total_minor = models.PositiveBigIntegerField(_("total in minor units"))
     placed_at = models.DateTimeField(_("placed at"))
@@ -53,6 +68,9 @@ class Order(WriteOnce):
         "reference",
         "customer",
         "checkout_key",
+        "country",
+        "right",
+        "withdraw_until",
         "currency",
         "total_minor",
         "placed_at",
@@ -70,12 +88,19 @@ class Order(WriteOnce):
                 condition=Q(state=OrderState.PAID, paid_at__isnull=False)
                 | ~Q(state=OrderState.PAID) & Q(paid_at=None),
             ),
+            models.CheckConstraint(
+                name="orders_order_withdrawal_by_a_right",
+                condition=Q(right=None, withdraw_until=None)
+                | Q(right__isnull=False, withdraw_until__isnull=False),
+            ),
             models.CheckConstraint(name="orders_order_total_positive", condition=Q(total_minor__gt=0)),
         )
         indexes = (
             models.Index(fields=["customer", "-placed_at"], name="orders_order_of_customer"),
             models.Index(
-                fields=["pay_until"], name="orders_order_unpaid", condition=Q(state=OrderState.UNPAID)
+                fields=["pay_until"],
+                name="orders_order_open",
+                condition=Q(state__in=(OrderState.AWAITING_GUARDIAN, OrderState.UNPAID)),
             ),
         )
 
@@ -92,6 +117,18 @@ class Order(WriteOnce):
     def is_payable(self, now: datetime) -> bool:
         """Whether a payment may be begun at `now`."""
         return self.state == OrderState.UNPAID and now < self.pay_until
+
+    def awaits_guardian(self, now: datetime) -> bool:
+        """Whether a guardian can confirm or refuse at `now`."""
+        return self.state == OrderState.AWAITING_GUARDIAN and now < self.pay_until
+
+    def can_be_withdrawn_from(self, now: datetime) -> bool:
+        """Whether the law gives the customer a right to withdraw at `now`, and there is something to leave."""
+        return (
+            self.state in (OrderState.UNPAID, OrderState.PAID)
+            and self.withdraw_until is not None
+            and now < self.withdraw_until
+        )
 
 
 class LineState(models.TextChoices):

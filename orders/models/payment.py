@@ -178,10 +178,12 @@ class ReviewKind(models.TextChoices):
     GATEWAY_REFUSES_US = "gateway-refuses-us", _("gateway refuses our credentials")
     EXTERNAL_REFUND = "external-refund", _("refund made outside the shop")
     REFUND_FAILED = "refund-failed", _("refund refused by the gateway")
+    EVIDENCE_BROKEN = "evidence-broken", _("evidence that was tampered with")
+    CASE_OVERDUE = "case-overdue", _("a case without its first answer in time")
 
 
 class ReviewItem(WriteOnce):
-    """Something about money that does not fit, until a member of staff has resolved it."""
+    """Something that does not fit, until a member of staff has resolved it."""
 
     kind = models.CharField(_("kind"), max_length=20, choices=ReviewKind.choices)
     dedupe_key = models.CharField(_("key"), max_length=160, unique=True)

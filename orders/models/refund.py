@@ -7,6 +7,7 @@ from django.db import models
 from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
 
+from agreements.models import StatutoryRight
 from evidence.models import AppendOnly, WriteOnce
 from inventory.money import Money
 from orders.models.order import Order, OrderLine
@@ -37,6 +38,11 @@ class Refund(WriteOnce):
     )
     reference = models.CharField(_("reference"), max_length=32, unique=True)
     ground = models.CharField(_("ground"), max_length=20, choices=Ground.choices)
+    # The rule that requires it, and the right it comes from if that is one of ours; for LAW only.
+    legal_basis = models.CharField(_("legal basis"), max_length=200, blank=True)
+    right = models.ForeignKey(
+        StatutoryRight, models.PROTECT, null=True, related_name="+", verbose_name=_("statutory right")
+    )
     explanation = models.TextField(_("explanation"))
     state = models.CharField(
         _("state"), max_length=10, choices=RefundState.choices, default=RefundState.REQUESTED
@@ -58,6 +64,8 @@ class Refund(WriteOnce):
         "attempt",
         "reference",
         "ground",
+        "legal_basis",
+        "right",
         "explanation",
         "minor",
         "requested_by",
@@ -76,6 +84,11 @@ class Refund(WriteOnce):
                 name="orders_refund_state_known", condition=Q(state__in=RefundState.values)
             ),
             models.CheckConstraint(name="orders_refund_ground_known", condition=Q(ground__in=Ground.values)),
+            models.CheckConstraint(
+                name="orders_refund_by_law_names_the_rule",
+                condition=Q(ground=Ground.LAW) & ~Q(legal_basis="")
+                | ~Q(ground=Ground.LAW) & Q(legal_basis="", right=None),
+            ),
             models.CheckConstraint(name="orders_refund_explained", condition=~Q(explanation="")),
             models.CheckConstraint(
                 name="orders_refund_decided_by_a_second_person",

@@ -30,18 +30,20 @@ def basket_of(client: Client) -> dict[str, int]:
     return units
 
 
-def open_checkout(client: Client) -> dict[str, str]:
-    """Open the page as an adult who ticks all boxes that are his: what his browser would send."""
+def open_checkout(client: Client, *, country: str = "HK") -> dict[str, str]:
+    """Open the page as an adult who ticks all boxes: what his browser would send. Choosing a country asks for
+    what its law adds.
+    """
     form = client.get("/checkout/").context["form"]
+    law = client.get("/checkout/law/", {"country": country}).context["form"]
     assert isinstance(form, CheckoutForm)
-    hidden = {field.html_name: str(field.value()) for field in form.hidden_fields()}
-    boxes = {control.box.html_name: "on" for control in form.buyer_controls()}
-    return {**hidden, **boxes, "age": "adult"}
+    assert isinstance(law, CheckoutForm)
+    hidden = {field.html_name: str(field.value()) for field in (*form.page_fields(), *law.law_fields())}
+    boxes = {control.box.html_name: "on" for control in (*form.agreement_controls(), *law.law_controls())}
+    return {**hidden, **boxes, "age": "adult", "country": country}
 
 
-def as_minor(data: Mapping[str, str], client: Client) -> dict[str, str]:
-    """The same page filled in by a buyer under 18 with his guardian."""
-    form = client.get("/checkout/").context["form"]
-    boxes = {control.box.html_name: "on" for control in form.guardian_controls()}
+def as_minor(data: Mapping[str, str]) -> dict[str, str]:
+    """The same page filled in by a buyer under 18."""
     guardian = {"guardian_name": "Wai Guardian", "guardian_email": "guardian@example.com"}
-    return {**data, **boxes, **guardian, "age": "minor"}
+    return {**data, **guardian, "age": "minor"}

@@ -92,7 +92,13 @@ def requested_refund(desk: Client) -> Refund:
     line = order.lines.get()
     desk.post(
         reverse("admin:orders_order_request_refund", args=[order.pk]),
-        {"ground": Ground.LAW, "explanation": "Consumer law, 14 days.", f"units_{line.pk}": 2},
+        {
+            "ground": Ground.LAW,
+            "rule": "other",
+            "other_law": "Consumer Act, section 7",
+            "explanation": "Consumer law, 14 days.",
+            f"units_{line.pk}": 2,
+        },
     )
     return Refund.objects.get()
 
@@ -259,14 +265,32 @@ def test_a_refund_is_asked_for_on_a_ground_of_the_agreement_and_nothing_leaves_t
 
 @pytest.mark.clause("3.3")
 @pytest.mark.parametrize(
-    "change", [{"ground": "changed-mind"}, {"explanation": " "}, {"units": 4}, {"units": 0}, {"units": -1}]
+    "change",
+    [
+        {"ground": "changed-mind"},
+        {"rule": ""},
+        {"rule": "right"},
+        {"other_law": " "},
+        {"ground": Ground.UNABLE_TO_SUPPLY},
+        {"explanation": " "},
+        {"units": 4},
+        {"units": 0},
+        {"units": -1},
+    ],
 )
 @pytest.mark.django_db
 def test_a_refund_without_ground_explanation_or_waiting_units_is_refused(
     desk: Client, change: dict[str, object]
 ) -> None:
     order = paid_order(quantity=3)
-    data = {"ground": Ground.LAW, "explanation": "Consumer law, 14 days.", "units": 2, **change}
+    data = {
+        "ground": Ground.LAW,
+        "rule": "other",
+        "other_law": "Consumer Act, section 7",
+        "explanation": "Consumer law, 14 days.",
+        "units": 2,
+        **change,
+    }
     data[f"units_{order.lines.get().pk}"] = data.pop("units")
     answer = desk.post(reverse("admin:orders_order_request_refund", args=[order.pk]), data)
     assert answer.context["form"].errors
@@ -305,7 +329,7 @@ def test_a_rejected_refund_leaves_the_queue_as_it_was(desk: Client, second_desk:
 def test_an_unpaid_order_offers_no_refund(desk: Client) -> None:
     order = make_order([(make_fee(make_plan()), 1)])
     page = desk.get(reverse("admin:orders_order_change", args=[order.pk]))
-    assert page.context["actions_detail"] == []
+    assert [str(action["title"]) for action in page.context["actions_detail"]] == ["Evidence (PDF)"]
 
 
 @pytest.mark.django_db

@@ -2,16 +2,18 @@
 
 import uuid
 from collections.abc import Callable, Iterable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from django.conf import settings
+from pytest_django import Settings
 
 from accounts.models import User
-from agreements.acceptance import Consent, ConsentMissing, Witness, required_consents
-from agreements.models import Acceptance, Role, Subject
+from agreements.acceptance import Consent, ConsentMissing, Witness, required_of_buyer
+from agreements.models import Acceptance, Role, StatutoryRight, Subject
 from agreements.publishing import publish_shipped_texts
+from agreements.rights import publish_rights, right_of
 from inventory.models import Fee, FeeSchedule
 from inventory.money import Money
 from notices.models import Notice
@@ -26,6 +28,7 @@ from orders.checkout import (
     expire_orders,
     place_order,
 )
+from orders.guardians import CannotAsk, Guardian
 from orders.models import LineState, Order, OrderLine, OrderState
 from tests.builders import NOW, make_devices, make_fee, make_order, make_plan, make_user
 
@@ -43,17 +46,17 @@ def place() -> Place:
         phones: Iterable[tuple[Fee, int]], *, customer: User = buyer, left_out: str = "", **changes: Any
     ) -> Order:
         asked = list(phones)
-        is_minor = changes.get("is_minor", False)
+        right = right_of(changes.get("country", "HK"))
         consents = [
             Consent(
                 text_id=required.text.pk,
                 subject=required.subject,
                 role=required.role,
-                person_name="Ann" if required.role == Role.GUARDIAN else "",
-                person_email="ann@example.com" if required.role == Role.GUARDIAN else customer.email,
+                person_name="",
+                person_email=customer.email,
                 statement=required.statement,
             )
-            for required in required_consents(now=NOW, language="en", is_minor=is_minor)
+            for required in required_of_buyer(now=NOW, language="en", right=right)
             if required.key != left_out
         ]
         request: dict[str, Any] = {
@@ -64,7 +67,8 @@ def place() -> Place:
             "seen_total": Money(sum(fee.minor * quantity for fee, quantity in asked), "USD"),
             "consents": consents,
             "witness": Witness(ip_address="203.0.113.7", user_agent="Test"),
-            "is_minor": False,
+            "country": "HK",
+            "guardian": None,
             "language": "en",
             "now": NOW,
         } | changes
@@ -149,16 +153,67 @@ def test_no_order_without_every_acceptance(place: Place, left_out: str) -> None:
 
 
 @pytest.mark.clause("preamble")
-def test_minor_needs_the_guardians_confirmation(place: Place) -> None:
-    fee = make_fee(make_plan())
-    with pytest.raises(ConsentMissing):
-        place([(fee, 1)], is_minor=True, left_out="prepayment-agreement-guardian")
+def test_order_of_a_minor_awaits_the_guardian_and_holds_its_units_meanwhile(place: Place) -> None:
+    plan = make_plan(cap=3)
+
+    order = place([(make_fee(plan), 2)], guardian=Guardian(" Ann ", "ann@example.com"))
+
+    assert (order.state, order.pay_until) == (OrderState.AWAITING_GUARDIAN, NOW + settings.GUARDIAN_WINDOW)
+    assert not order.is_payable(NOW)
+    request = order.guardian_requests.get()
+    assert (request.name, request.email, request.answer) == ("Ann", "ann@example.com", None)
+    with pytest.raises(CapReached):
+        place([(make_fee(plan), 2)])
+    notice = Notice.objects.get()
+    assert (notice.kind, notice.to_email, notice.url) == (
+        "guardian-asked",
+        "ann@example.com",
+        f"/guardian/{request.pk}/",
+    )
+
+
+@pytest.mark.clause("preamble")
+def test_nobody_is_his_own_guardian(place: Place) -> None:
+    with pytest.raises(CannotAsk, match="your guardian's own email address"):
+        place([(make_fee(make_plan()), 1)], guardian=Guardian("Ann", "Buyer@Example.com"))
+
     assert nothing_is_stored()
 
-    order = place([(fee, 1)], is_minor=True)
 
-    guardian = Acceptance.objects.filter(order_reference=order.reference, role=Role.GUARDIAN)
-    assert set(guardian.values_list("person_name", "person_email")) == {("Ann", "ann@example.com")}
+@pytest.fixture
+def european_law(settings: Settings, place: Place) -> StatutoryRight:
+    settings.STATUTORY_RIGHTS = ["eu"]
+    (right,) = publish_rights(now=NOW)
+    return right
+
+
+@pytest.mark.clause("3.3")
+def test_law_of_the_buyers_country_is_kept_with_the_order(place: Place, european_law: StatutoryRight) -> None:
+    fee = make_fee(make_plan())
+
+    german, chinese = place([(fee, 1)], country="DE"), place([(fee, 1)], country="HK")
+
+    # Ordered on November 23: the 14th day after it is December 7, which ends last at noon of the 8th in UTC.
+    assert (german.country, german.right, german.withdraw_until) == (
+        "DE",
+        european_law,
+        datetime(2026, 12, 8, 12, tzinfo=UTC),
+    )
+    assert (chinese.country, chinese.right, chinese.withdraw_until) == ("HK", None, None)
+    waivers = Acceptance.objects.filter(subject=Subject.EARLY_START)
+    assert [(each.order_reference, each.statement) for each in waivers] == [
+        (german.reference, european_law.waiver["en"])
+    ]
+
+
+@pytest.mark.clause("3.3")
+def test_where_the_law_asks_for_an_express_request_there_is_no_order_without_it(
+    place: Place, european_law: StatutoryRight
+) -> None:
+    with pytest.raises(ConsentMissing):
+        place([(make_fee(make_plan()), 1)], country="DE", left_out="prepayment-early-start-buyer")
+
+    assert nothing_is_stored()
 
 
 def test_second_click_answers_the_first_ones_order(place: Place) -> None:

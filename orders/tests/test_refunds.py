@@ -1,9 +1,10 @@
 """Refunds of the sale: grounds, the second person, and units that leave the queue."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 
 from notices.models import Notice
 from orders.allocation import allocate_devices
@@ -32,11 +33,15 @@ pytestmark = pytest.mark.django_db
 EARLIER = NOW - timedelta(hours=1)
 
 
+LAW = "Consumer law of the buyer's country, section 1"
+
+
 def request(line: OrderLine, *, units: int = 1, by: int | None = None, ground: Ground = Ground.LAW) -> Refund:
     return request_refund(
         order_id=line.order_id,
         ground=ground,
-        explanation="Consumer law of the buyer's country, section 1",
+        legal_basis=LAW if ground == Ground.LAW else "",
+        explanation="He withdrew in time.",
         units={line.pk: units},
         requested_by_id=by or make_user(is_staff=True).pk,
         now=NOW,
@@ -171,8 +176,38 @@ def test_explanation_is_required(line: OrderLine) -> None:
         request_refund(
             order_id=line.order_id,
             ground=Ground.LAW,
+            legal_basis=LAW,
             explanation=" ",
             units={line.pk: 1},
             requested_by_id=make_user(is_staff=True).pk,
             now=NOW,
+        )
+
+
+@pytest.mark.clause("3.3")
+def test_refund_that_the_law_requires_names_the_rule_and_no_other_does(line: OrderLine) -> None:
+    def ask(ground: Ground, **rule: Any) -> Refund:
+        return request_refund(
+            order_id=line.order_id,
+            ground=ground,
+            explanation="He withdrew in time.",
+            units={line.pk: 1},
+            requested_by_id=make_user(is_staff=True).pk,
+            now=NOW,
+            **rule,
+        )
+
+    with pytest.raises(RefundRefused, match="Name the rule"):
+        ask(Ground.LAW, legal_basis=" ")
+    with pytest.raises(RefundRefused, match="and to no other"):
+        ask(Ground.UNABLE_TO_SUPPLY, legal_basis=LAW)
+    with pytest.raises(RefundRefused, match="not placed under this right"):
+        ask(Ground.LAW, legal_basis=LAW, right_id=1)
+    assert ask(Ground.LAW, legal_basis=f" {LAW}").legal_basis == LAW
+    with pytest.raises(IntegrityError), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO orders_refund (order_id, attempt_id, reference, ground, legal_basis, explanation, state, minor,"
+            " requested_by_id, requested_at, problem)"
+            " SELECT order_id, attempt_id, 'R-9', ground, '', explanation, state, minor, requested_by_id, requested_at,"
+            " problem FROM orders_refund"
         )

@@ -8,9 +8,10 @@ from django.test import Client
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from accounts.models import User
-from agreements.models import Acceptance, Document, Role, Subject
+from agreements.models import Acceptance, Document, Role, StatutoryRight, Subject
 from agreements.publishing import publish_shipped_texts
-from agreements.tests.editions import publish_both, write_edition
+from agreements.rights import publish_rights
+from agreements.tests.editions import PREPAYMENT_BODY, publish_both, write_edition
 from inventory.models import Fee, FeeSchedule
 from orders.models import LineState, Order, OrderState, PaymentAttempt
 from orders.tests.shopping import as_minor, basket_of, log_in, open_checkout, put_into_basket
@@ -137,27 +138,116 @@ def test_what_is_missing_is_told_with_a_link_and_everything_else_is_kept(
     assert not Order.objects.exists()
 
 
+@pytest.mark.clause("preamble")
 @pytest.mark.usefixtures("buyer")
-def test_minor_needs_a_guardian(client: Client) -> None:
+def test_minor_names_a_guardian(client: Client) -> None:
     page = client.post("/checkout/", {**open_checkout(client), "age": "minor"}).content.decode()
     assert "Please enter the name of your legal guardian." in page
     assert "Please enter the email address of your legal guardian." in page
-    assert "Your guardian has to confirm the prepayment (en)." in page
     assert not Order.objects.exists()
 
 
-def test_minor_orders_with_the_guardian_on_record(client: Client, buyer: User) -> None:
-    client.post("/checkout/", as_minor(open_checkout(client), client))
-    guardians = Acceptance.objects.filter(customer=buyer, role=Role.GUARDIAN)
-    assert [(a.person_name, a.person_email) for a in guardians] == [
-        ("Wai Guardian", "guardian@example.com")
-    ] * 2
+@pytest.mark.clause("preamble")
+def test_minor_is_led_to_the_order_which_waits_for_the_guardian(client: Client, buyer: User) -> None:
+    data = as_minor(open_checkout(client))
+    answer = client.post("/checkout/", data)
+    order = Order.objects.get(customer=buyer)
+    assert answer.headers["Location"] == f"/orders/{order.reference}/"
+    assert order.state == OrderState.AWAITING_GUARDIAN
+    request = order.guardian_requests.get()
+    assert (request.name, request.email) == ("Wai Guardian", "guardian@example.com")
+    # The second click leads there as well.
+    assert client.post("/checkout/", data).headers["Location"] == f"/orders/{order.reference}/"
     assert Order.objects.filter(customer=buyer).count() == 1
 
 
+@pytest.mark.clause("preamble")
+@pytest.mark.usefixtures("buyer")
+def test_minor_is_not_his_own_guardian(client: Client) -> None:
+    data = as_minor(open_checkout(client)) | {"guardian_email": "Buyer@example.com"}
+    page = client.post("/checkout/", data).content.decode()
+    assert "yours cannot confirm your own order" in page
+    assert not Order.objects.exists()
+
+
 def test_adult_needs_no_guardian_even_where_one_was_filled_in(client: Client, buyer: User) -> None:
-    client.post("/checkout/", {**as_minor(open_checkout(client), client), "age": "adult"})
-    assert Acceptance.objects.filter(customer=buyer).count() == 3
+    client.post("/checkout/", {**as_minor(open_checkout(client)), "age": "adult"})
+    order = Order.objects.get(customer=buyer)
+    assert (order.state, order.guardian_requests.count()) == (OrderState.UNPAID, 0)
+
+
+# --- where the buyer lives ---
+
+
+@pytest.fixture
+def european_law(settings: Settings) -> StatutoryRight:
+    settings.STATUTORY_RIGHTS = ["eu"]
+    (right,) = publish_rights(now=NOW)
+    return right
+
+
+@pytest.mark.usefixtures("buyer")
+def test_country_is_asked_for_by_name_and_none_is_chosen_the_first_time(client: Client) -> None:
+    page = client.get("/checkout/").content.decode()
+    assert '<option value="" selected>Please choose</option>' in page
+    assert '<option value="DE">Germany</option>' in page
+    for code in ("EU", "UN", "ZZ", "001"):
+        assert f'value="{code}"' not in page
+    chinese = client.get("/checkout/", headers={"accept-language": "zh-CN"}).content.decode()
+    assert '<option value="DE">德国</option>' in chinese
+
+
+def test_country_of_the_order_before_is_chosen(client: Client, buyer: User, fee: Fee) -> None:
+    make_order([(fee, 1)], customer=buyer)
+    assert '<option value="HK" selected>' in client.get("/checkout/").content.decode()
+
+
+@pytest.mark.parametrize(
+    ("country", "message"),
+    [("", "Please choose the country or region"), ("ZZ", "Please choose a country or region of the list")],
+)
+@pytest.mark.usefixtures("buyer")
+def test_order_needs_a_country(client: Client, country: str, message: str) -> None:
+    page = client.post("/checkout/", open_checkout(client) | {"country": country}).content.decode()
+    assert message in page
+    assert not Order.objects.exists()
+
+
+@pytest.mark.clause("3.3")
+@pytest.mark.usefixtures("buyer", "european_law")
+def test_law_of_the_country_shows_when_it_is_chosen(client: Client) -> None:
+    german = client.get("/checkout/law/", {"country": "DE"}).content.decode()
+    assert "Right of withdrawal for consumers in the European Union" in german
+    assert 'type="checkbox" name="prepayment-early-start-buyer"' in german
+    assert "checked" not in german
+    assert "checkbox" not in client.get("/checkout/law/", {"country": "HK"}).content.decode()
+
+
+@pytest.mark.clause("3.3")
+def test_german_buyer_asks_for_early_service_or_does_not_order(
+    client: Client, buyer: User, european_law: StatutoryRight
+) -> None:
+    # Without JavaScript the box is not on the page that is sent.
+    data = open_checkout(client, country="HK") | {"country": "DE"}
+    answer = client.post("/checkout/", data)
+    page = answer.content.decode()
+    assert "The law of your country asks for this request" in page
+    assert european_law.waiver["en"] in page
+    assert answer.context["form"]["prepayment-agreement-buyer"].value()
+    assert not Order.objects.exists()
+
+    client.post("/checkout/", open_checkout(client, country="DE"))
+    order = Order.objects.get(customer=buyer)
+    assert (order.country, order.right) == ("DE", european_law)
+    assert Acceptance.objects.get(subject=Subject.EARLY_START).statement == european_law.waiver["en"]
+
+
+def test_record_says_which_button_was_pressed(client: Client, buyer: User) -> None:
+    page = client.get("/checkout/").content.decode()
+    client.post("/checkout/", open_checkout(client))
+    control = Acceptance.objects.earliest("chain_number").control
+    assert control == "checkbox prepayment-agreement-buyer, button 'Place the order'"
+    assert ">Place the order</button>" in page
 
 
 def test_second_click_leads_to_the_same_order(client: Client, buyer: User) -> None:
@@ -202,7 +292,7 @@ def test_changed_fee_is_told_and_nothing_is_ticked_on_the_new_page(
     page = answer.content.decode()
     assert "The total is now $18.00." in page
     assert answer.context["form"]["seen_total"].value() == "18.00 USD"
-    boxes = [control.box.value() for control in answer.context["form"].buyer_controls()]
+    boxes = [control.box.value() for control in answer.context["form"].agreement_controls()]
     assert boxes == [None, None, None]
     assert not Order.objects.exists()
     client.post("/checkout/", open_checkout(client))
@@ -213,13 +303,17 @@ def test_changed_fee_is_told_and_nothing_is_ticked_on_the_new_page(
 @pytest.mark.usefixtures("buyer")
 def test_superseded_text_is_shown_anew_and_to_be_accepted_again(client: Client, texts: Path) -> None:
     data = open_checkout(client)
-    write_edition(texts, number=2, on=date(2026, 11, 23), bodies={"en": "# New\n\nAll new.\n"})
+    body = PREPAYMENT_BODY.replace("No refunds.", "No refunds at all.")
+    write_edition(texts, number=2, on=date(2026, 11, 23), bodies={"en": body})
     publish_shipped_texts(now=NOW, folder=texts)
 
     answer = client.post("/checkout/", data)
     page = answer.content.decode()
     assert "The agreements have changed" in page
-    assert "All new." in page
+    assert "prepayment (en): what changed from version 1 to version 2" in page
+    assert "<p>No refunds<ins> at all</ins>.</p>" in page
+    # Only of the document that changed.
+    assert page.count("difference__clause") == 1
     assert answer.context["form"]["prepayment-agreement-buyer"].value() is None
     assert not Order.objects.exists()
 
@@ -263,10 +357,10 @@ def test_checkout_without_a_basket_leads_to_the_basket(client: Client) -> None:
 def test_checkout_asks_the_same_number_of_queries_whatever_is_in_the_basket(
     client: Client, fee: Fee, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
-    with django_assert_num_queries(18):
+    with django_assert_num_queries(22):
         client.get("/checkout/")
     put_into_basket(client, make_fee(fee.term.plan, days=90, minor=1_399), 2)
-    with django_assert_num_queries(18):
+    with django_assert_num_queries(22):
         client.get("/checkout/")
 
 

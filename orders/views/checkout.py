@@ -1,11 +1,12 @@
 """From the basket to the money: checkout, the choice of a way to pay, the return from the gateway."""
 
-from ipaddress import ip_address
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils import timezone
@@ -16,14 +17,19 @@ from django.views.decorators.http import require_GET, require_http_methods
 from django_htmx.http import HttpResponseClientRedirect, HttpResponseClientRefresh
 
 from accounts.views import CustomerRequest
-from agreements.acceptance import CannotAccept, Witness, required_consents
+from agreements.acceptance import CannotAccept, required_of_buyer
+from agreements.diff import Difference, difference
+from agreements.models import Text
+from agreements.rights import in_language, right_of, withdrawal_ends
 from agreements.texts import render as render_text
+from agreements.witness import witness_of
 from orders.basket import Basket
 from orders.checkout import CannotPlace, place_order
 from orders.context import currency_of
 from orders.forms import CheckoutForm, PayForm
 from orders.gateways import methods_on_offer
 from orders.gateways.protocol import Declined, Unavailable
+from orders.guardians import CannotAsk
 from orders.models import AttemptState, Order, OrderState, PaymentAttempt
 from orders.payments import NotPayable, begin_payment, refresh_attempt
 from orders.views.basket import PricedBasket, priced
@@ -38,16 +44,15 @@ going_back_shows_it = cache_control(private=True, no_cache=True)
 @going_back_shows_it
 @require_http_methods(["GET", "POST"])
 def checkout(request: CustomerRequest) -> HttpResponse:
-    now, currency, language = timezone.now(), currency_of(request), _language()
+    now, currency = timezone.now(), currency_of(request)
     basket = Basket(request.session, now=now)
     held = priced(basket.wishes, currency=currency, now=now)
-    # The guardian's boxes are on the page from the start, and needed only of a minor.
-    required = required_consents(now=now, language=language, is_minor=True)
-    form = CheckoutForm(request.POST or None, customer=request.user, required=required, total=held.total)
+    country = request.POST.get("country", "") if request.method == "POST" else _country_before(request)
+    form = _form(request, held, country=country, data=request.POST or None)
     if request.method == "POST":
         placed = _placed_before(request, form)
         if placed is not None:
-            return redirect("orders:pay", placed.reference)
+            return _next_step(placed)
     if not held.can_be_ordered:
         if not held.lines and not basket.is_expired:
             messages.info(request, _("Your basket is empty."))
@@ -65,16 +70,27 @@ def checkout(request: CustomerRequest) -> HttpResponse:
             wishes=basket.wishes,
             currency=currency,
             seen_total=form.total_seen(currency),
+            country=form.cleaned_data["country"],
             consents=form.consents(),
-            witness=Witness(_address_of(request), request.headers.get("User-Agent", "")),
-            is_minor=form.is_minor,
-            language=language,
+            witness=witness_of(request, button=str(CheckoutForm.BUTTON)),
+            guardian=form.guardian,
+            language=_language(),
             now=now,
         )
-    except (CannotPlace, CannotAccept) as no:
+    except (CannotPlace, CannotAccept, CannotAsk) as no:
         return _render_anew(request, form, reason=str(no))
     basket.clear()
-    return redirect("orders:pay", order.reference)
+    return _next_step(order)
+
+
+@login_required
+@never_cache
+@require_GET
+def law(request: CustomerRequest) -> HttpResponse:
+    """The part of the checkout page that the law of a country adds, for the country chosen on it."""
+    held = PricedBasket((), None)
+    form = _form(request, held, country=request.GET.get("country", ""), data=None)
+    return render(request, "orders/checkout_law.html", {"form": form, **_law(form)})
 
 
 @login_required
@@ -165,6 +181,33 @@ def payment_return(request: CustomerRequest, reference: str) -> HttpResponse:
     return redirect("orders:pay", order.reference)
 
 
+def _form(
+    request: CustomerRequest,
+    held: PricedBasket,
+    *,
+    country: str,
+    data: QueryDict | None,
+    initial: Mapping[str, object] | None = None,
+) -> CheckoutForm:
+    """The page's form, with what a buyer who lives in `country` must accept now."""
+    language = _language()
+    required = required_of_buyer(now=timezone.now(), language=language, right=right_of(country))
+    return CheckoutForm(
+        data,
+        initial={"country": country, **(initial or {})},
+        customer=request.user,
+        language=language,
+        required=required,
+        total=held.total,
+    )
+
+
+def _country_before(request: CustomerRequest) -> str:
+    """Where the buyer lived when he ordered last; empty the first time."""
+    orders = Order.objects.filter(customer=request.user).order_by("-placed_at", "-pk")
+    return orders.values_list("country", flat=True).first() or ""
+
+
 def _placed_before(request: CustomerRequest, form: CheckoutForm) -> Order | None:
     """The order this very page has placed already, for a second click or the back button."""
     if form.key is None:
@@ -172,20 +215,44 @@ def _placed_before(request: CustomerRequest, form: CheckoutForm) -> Order | None
     return Order.objects.filter(checkout_key=form.key, customer=request.user).first()
 
 
+def _next_step(order: Order) -> HttpResponse:
+    """Paying, or seeing what the order waits for."""
+    return (
+        redirect(order)
+        if order.state == OrderState.AWAITING_GUARDIAN
+        else redirect("orders:pay", order.reference)
+    )
+
+
 def _render_anew(request: CustomerRequest, refused: CheckoutForm, *, reason: str) -> HttpResponse:
     """The page with what is true now, after something on it had changed: to be read and ticked again."""
     now, currency = timezone.now(), currency_of(request)
     held = priced(Basket(request.session, now=now).wishes, currency=currency, now=now)
-    required = required_consents(now=now, language=_language(), is_minor=True)
-    initial = {name: refused[name].value() for name in ("age", "guardian_name", "guardian_email")}
+    kept = {name: refused[name].value() for name in ("age", "guardian_name", "guardian_email")}
     if refused.key is not None:
-        initial["checkout_key"] = refused.key
-    form = CheckoutForm(initial=initial, customer=request.user, required=required, total=held.total)
-    return _render(request, form, held, reason=reason)
+        kept["checkout_key"] = refused.key
+    form = _form(request, held, country=str(refused["country"].value() or ""), data=None, initial=kept)
+    return _render(request, form, held, reason=reason, differences=_differences(refused, form, now=now))
+
+
+def _differences(refused: CheckoutForm, form: CheckoutForm, *, now: datetime) -> list[Difference]:
+    """What changed from each text that was on the page to the one that is in force now."""
+    in_force = {consent.text.version.document: consent.text for consent in form.required}
+    shown = Text.objects.filter(pk__in=refused.shown_text_ids, version__published_at__lte=now)
+    return [
+        difference(text, in_force[text.version.document])
+        for text in shown.select_related("version").order_by("version__document")
+        if text.version_id != in_force[text.version.document].version_id
+    ]
 
 
 def _render(
-    request: CustomerRequest, form: CheckoutForm, held: PricedBasket, *, reason: str = ""
+    request: CustomerRequest,
+    form: CheckoutForm,
+    held: PricedBasket,
+    *,
+    reason: str = "",
+    differences: Sequence[Difference] = (),
 ) -> HttpResponse:
     texts = {consent.text.pk: consent.text for consent in form.required}
     return render(
@@ -195,13 +262,30 @@ def _render(
             "form": form,
             "basket": held,
             "reason": reason,
+            "differences": differences,
             # Two texts on one page: each gets anchors of its own.
             "texts": [
                 (text, render_text(text, id_prefix=f"{text.version.document}-")) for text in texts.values()
             ],
             "payment_minutes": int(settings.PAYMENT_WINDOW.total_seconds() // 60),
+            "guardian_hours": int(settings.GUARDIAN_WINDOW.total_seconds() // 3600),
+            **_law(form),
         },
     )
+
+
+def _law(form: CheckoutForm) -> dict[str, object]:
+    """What the law of the chosen country adds, in the page's language; nothing for most."""
+    right = right_of(str(form["country"].value() or ""))
+    if right is None:
+        return {"right": None}
+    language = _language()
+    return {
+        "right": right,
+        "right_title": in_language(right.title, language),
+        "right_explanation": in_language(right.explanation, language),
+        "withdraw_until": withdrawal_ends(right, ordered_at=timezone.now()),
+    }
 
 
 def _newest_attempt(order: Order) -> PaymentAttempt | None:
@@ -210,17 +294,3 @@ def _newest_attempt(order: Order) -> PaymentAttempt | None:
 
 def _language() -> str:
     return get_language() or settings.LANGUAGE_CODE
-
-
-def _address_of(request: HttpRequest) -> str | None:
-    """The buyer's address: behind the trusted proxy what that proxy saw, otherwise the connection's.
-
-    None for what is no address (a Unix socket, a header that somebody made up).
-    """
-    written = request.META.get("REMOTE_ADDR", "")
-    if settings.SECURE_PROXY_SSL_HEADER:
-        written = request.headers.get("X-Forwarded-For", written).rsplit(",", 1)[-1].strip()
-    try:
-        return str(ip_address(written))
-    except ValueError:
-        return None

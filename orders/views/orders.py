@@ -6,19 +6,32 @@ from dataclasses import dataclass
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
-from django.db.models import Prefetch
+from django.db.models import OuterRef, Prefetch, Subquery
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.template.loader import render_to_string
 from django.utils import timezone
+from django.utils.translation import get_language
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 from django_htmx.http import HttpResponseClientRefresh
 
 from accounts.views import CustomerRequest
+from agreements.continued_use import counts_as_use
 from agreements.models import Acceptance
+from agreements.revisions import revisions_since
 from orders.checkout import CannotCancel, cancel_order
-from orders.models import AttemptState, Estimate, LineState, Order, OrderLine, OrderState, PaymentAttempt
+from orders.forms import GuardianContactForm
+from orders.models import (
+    AttemptState,
+    Estimate,
+    GuardianRequest,
+    LineState,
+    Order,
+    OrderLine,
+    OrderState,
+    PaymentAttempt,
+)
 from orders.progress import LineProgress, Progress, progress_of
 
 PAGE_SIZE = 10
@@ -51,7 +64,7 @@ class Situation:
     def is_moving(self) -> bool:
         """Whether anything on the page may still change without the customer."""
         waits = any(standing.progress.line.state == LineState.WAITING for standing in self.standings)
-        is_open = self.order.state == OrderState.UNPAID
+        is_open = self.order.state in OrderState.open()
         return waits or is_open or any(attempt.state in AttemptState.open() for attempt in self.attempts)
 
 
@@ -66,8 +79,11 @@ class Live:
 @login_required
 @never_cache
 @require_GET
+@counts_as_use
 def orders(request: CustomerRequest) -> HttpResponse:
     mine = Order.objects.filter(customer=request.user).order_by("-placed_at", "-pk")
+    asked = GuardianRequest.objects.filter(order=OuterRef("pk")).order_by("-pk")
+    mine = mine.annotate(guardian_email=Subquery(asked.values("email")[:1]))
     lines = Prefetch("lines", OrderLine.objects.select_related("plan", "term"))
     page = Paginator(mine.prefetch_related(lines), PAGE_SIZE).get_page(request.GET.get("page"))
     return render(request, "orders/orders.html", {"page": page, "now": timezone.now()})
@@ -76,10 +92,15 @@ def orders(request: CustomerRequest) -> HttpResponse:
 @login_required
 @never_cache
 @require_GET
+@counts_as_use
 def order(request: CustomerRequest, reference: str) -> HttpResponse:
     found = own_order(request, reference)
     situation = _situation(found)
-    acceptances = Acceptance.objects.filter(customer=request.user, order_reference=found.reference)
+    acceptances = list(
+        Acceptance.objects.filter(customer=request.user, order_reference=found.reference)
+        .select_related("text__version")
+        .order_by("chain_number")
+    )
     return render(
         request,
         "orders/order.html",
@@ -87,7 +108,16 @@ def order(request: CustomerRequest, reference: str) -> HttpResponse:
             "order": found,
             "situation": situation,
             "live": _live(situation),
-            "acceptances": acceptances.select_related("text__version").order_by("pk"),
+            "acceptances": acceptances,
+            "revisions": revisions_since(
+                acceptances,
+                customer_id=request.user.pk,
+                language=get_language() or request.user.language,
+                now=timezone.now(),
+            ),
+            "guardian_form": _guardian_form(situation),
+            "cases": found.cases.order_by("-pk"),
+            "can_withdraw": found.can_be_withdrawn_from(timezone.now()),
         },
     )
 
@@ -98,7 +128,11 @@ def order_live(request: HttpRequest, reference: str) -> HttpResponse:
     """The part of the order page that moves. 204, which changes nothing on the page, while it is as `seen`."""
     if not request.user.is_authenticated:
         return HttpResponseClientRefresh()
-    live = _live(_situation(get_object_or_404(Order, reference=reference, customer_id=request.user.pk)))
+    found = get_object_or_404(Order, reference=reference, customer_id=request.user.pk)
+    if found.state != request.GET.get("state", found.state):
+        # What the rest of the page offers hangs on the state.
+        return HttpResponseClientRefresh()
+    live = _live(_situation(found))
     if live.digest == request.GET.get("seen"):
         return HttpResponse(status=204)
     return HttpResponse(live.html)
@@ -118,6 +152,14 @@ def cancel(request: CustomerRequest, reference: str) -> HttpResponse:
 def own_order(request: CustomerRequest, reference: str) -> Order:
     """The order, if it is the customer's; 404 does not tell whether others have it."""
     return get_object_or_404(Order, reference=reference, customer=request.user)
+
+
+def _guardian_form(situation: Situation) -> GuardianContactForm | None:
+    """Asking again, while the order waits for its buyer's guardian."""
+    asked = situation.progress.guardian
+    if asked is None or not situation.progress.awaits_guardian:
+        return None
+    return GuardianContactForm(initial={"name": asked.name, "email": asked.email})
 
 
 def _situation(order: Order) -> Situation:

@@ -10,6 +10,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
 from accounts.views import CustomerRequest
+from agreements.continued_use import counts_as_use
 from orders.models import Allocation, LineState, OrderLine
 
 PAGE_SIZE = 20
@@ -18,6 +19,7 @@ PAGE_SIZE = 20
 @login_required
 @never_cache
 @require_GET
+@counts_as_use
 def phones(request: CustomerRequest) -> HttpResponse:
     mine = Allocation.objects.filter(line__order__customer=request.user)
     # What is in use comes first, and of it what ends soonest.

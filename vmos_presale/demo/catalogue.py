@@ -167,12 +167,21 @@ FAMILY_NAMES = (
 # Language, time zone and currency of the customers, and how many in 100 have them.
 HABITS = (
     ("zh-hans", "Asia/Shanghai", "CNY", 30),
-    ("zh-hans", "Asia/Hong_Kong", "HKD", 20),
+    ("zh-hant", "Asia/Hong_Kong", "HKD", 20),
     ("en", "Asia/Singapore", "USD", 15),
     ("en", "America/New_York", "USD", 15),
     ("en", "Europe/Berlin", "EUR", 12),
     ("en", "Asia/Tokyo", "JPY", 8),
 )
+# Where those live who have a time zone of the above.
+COUNTRY_OF = {
+    "Asia/Shanghai": "CN",
+    "Asia/Hong_Kong": "HK",
+    "Asia/Singapore": "SG",
+    "America/New_York": "US",
+    "Europe/Berlin": "DE",
+    "Asia/Tokyo": "JP",
+}
 BROWSERS = (
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0 Safari/537.36",
     "Mozilla/5.0 (iPhone; CPU iPhone OS 19_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148",

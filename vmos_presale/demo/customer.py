@@ -7,7 +7,8 @@ from random import Random
 from django.conf import settings
 
 from accounts.models import User
-from agreements.acceptance import Consent, Witness, required_consents
+from agreements.acceptance import Consent, Witness, required_of_buyer
+from agreements.rights import right_of
 from inventory.models import Fee, Plan, SupplyBatch, Term
 from inventory.supply import announce_batch, change_batch
 from notices.models import Notice
@@ -15,6 +16,7 @@ from notices.outbox import drain
 from orders.allocation import allocate_devices
 from orders.checkout import Wish, place_order
 from orders.estimates import refresh_estimates
+from orders.forms import CheckoutForm
 from orders.gateways.protocol import MoneyMoved, Snapshot
 from orders.models import AttemptState, Order, PaymentAttempt
 from orders.payments import apply_snapshot
@@ -25,7 +27,9 @@ from vmos_presale.demo.mass import new_attempt, new_capture
 # Names of what is found again at the next run.
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "demo.example.com")
 MODEL_OF = {model.slug: model for model in MODELS}
-WITNESS = Witness(ip_address="192.0.2.10", user_agent=BROWSERS[2])
+WITNESS = Witness(ip_address="192.0.2.10", user_agent=BROWSERS[2], button=str(CheckoutForm.BUTTON))
+# Where the demo's customer lives: in a country whose law gives her something, so that it can be seen.
+HOME = "DE"
 
 
 def is_done() -> bool:
@@ -74,7 +78,7 @@ def _announce(coming: Coming, plan: Plan) -> SupplyBatch:
 def _order(name: str, slug: str, *, days: int, quantity: int, at: datetime) -> Order:
     customer = User.objects.get(email=CUSTOMER)
     term = Term.objects.get(plan__slug=slug, days=days)
-    required = required_consents(now=at, language=customer.language, is_minor=False)
+    required = required_of_buyer(now=at, language=customer.language, right=right_of(HOME))
     return place_order(
         customer_id=customer.pk,
         checkout_key=_key(name),
@@ -85,8 +89,9 @@ def _order(name: str, slug: str, *, days: int, quantity: int, at: datetime) -> O
             Consent(each.text.pk, each.subject, each.role, customer.name, customer.email, each.statement)
             for each in required
         ],
+        country=HOME,
         witness=WITNESS,
-        is_minor=False,
+        guardian=None,
         language=customer.language,
         now=at,
     )

@@ -13,8 +13,10 @@ from django.conf import settings
 from django.contrib.auth.hashers import UNUSABLE_PASSWORD_PREFIX
 
 from accounts.models import User
-from agreements.acceptance import RequiredConsent, required_consents
-from agreements.models import Acceptance, Role, Version
+from agreements.acceptance import RequiredConsent, guardian_consents, required_of_buyer
+from agreements.models import Acceptance, Manner, Subject, Version
+from agreements.rights import right_of, withdrawal_ends
+from evidence import chain
 from evidence.contract_time import contract_midnight
 from inventory.models import (
     BatchState,
@@ -34,6 +36,8 @@ from orders.models import (
     Cause,
     EntryKind,
     Estimate,
+    GuardianAnswer,
+    GuardianRequest,
     LedgerEntry,
     LineState,
     Order,
@@ -47,6 +51,7 @@ from orders.models.order import REFERENCE_ALPHABET
 from vmos_presale.demo.catalogue import (
     APPROVER,
     BROWSERS,
+    COUNTRY_OF,
     CUSTOMER,
     CUSTOMERS,
     CUSTOMERS_DOMAIN,
@@ -228,16 +233,22 @@ class Placed:
 
 def _make_orders(drafts: Sequence[Draft], catalogue: Catalogue, random: Random) -> list[Placed]:
     placed: list[Placed] = []
+    rights = {country: right_of(country) for country in COUNTRY_OF.values()}
     for draft in drafts:
         sale, plan = draft.sale, catalogue.plans[draft.slug]
         term = catalogue.terms[draft.slug, sale.days]
         fee = catalogue.fees[draft.buyer.currency, term.pk]
         paid_at = sale.paid_at if draft.state == OrderState.PAID else None
+        country = COUNTRY_OF[draft.buyer.user.time_zone]
+        right = rights[country]
         order = Order(
             reference="VM-" + "".join(random.choices(REFERENCE_ALPHABET, k=8)),
             customer=draft.buyer.user,
             checkout_key=uuid.UUID(int=random.getrandbits(128), version=4),
             state=draft.state,
+            country=country,
+            right=right,
+            withdraw_until=withdrawal_ends(right, ordered_at=sale.placed_at) if right else None,
             currency=draft.buyer.currency,
             total_minor=fee.minor * sale.quantity,
             placed_at=sale.placed_at,
@@ -272,37 +283,60 @@ def _line_state(draft: Draft) -> LineState:
 
 
 def _make_acceptances(placed: Sequence[Placed], random: Random) -> None:
-    """Every order with the consents that were required in its language when it was placed."""
+    """Every order with the consents that were required of its buyer when it was placed, guardians' included."""
     changes = sorted(Version.objects.values_list("effective_at", flat=True))
-    known: dict[tuple[int, str, bool], list[RequiredConsent]] = {}
+    known: dict[tuple[int, str, str], list[RequiredConsent]] = {}
+    requests: list[GuardianRequest] = []
     acceptances: list[Acceptance] = []
     for each in placed:
-        at, buyer = each.order.placed_at, each.draft.buyer
-        edition = (bisect_right(changes, at), buyer.user.language, buyer.is_minor)
+        order, at, user = each.order, each.order.placed_at, each.draft.buyer.user
+        edition = (bisect_right(changes, at), user.language, order.country)
         if edition not in known:
-            known[edition] = required_consents(now=at, language=buyer.user.language, is_minor=buyer.is_minor)
+            known[edition] = required_of_buyer(now=at, language=user.language, right=order.right)
         address, browser = f"198.51.100.{random.randint(1, 254)}", random.choice(BROWSERS)
-        for required in known[edition]:
-            is_guardian = required.role == Role.GUARDIAN
-            acceptances.append(
-                Acceptance(
-                    customer=buyer.user,
-                    order_reference=each.order.reference,
-                    text=required.text,
-                    text_sha256=required.text.sha256,
-                    subject=required.subject,
-                    role=required.role,
-                    person_name=f"{random.choice(GIVEN_NAMES)} {buyer.user.name}"
-                    if is_guardian
-                    else buyer.user.name,
-                    person_email=f"parent.{buyer.user.email}" if is_guardian else buyer.user.email,
-                    statement=required.statement,
-                    accepted_at=at,
-                    ip_address=address,
-                    user_agent=browser,
+        acceptances += [
+            _acceptance(order, required, (user.name, user.email), address=address, browser=browser)
+            for required in known[edition]
+        ]
+        if each.draft.buyer.is_minor:
+            guardian = (f"{random.choice(GIVEN_NAMES)} {user.name}", f"parent.{user.email}")
+            requests.append(
+                GuardianRequest(
+                    order=order,
+                    name=guardian[0],
+                    email=guardian[1],
+                    language=user.language,
+                    asked_at=at,
+                    answer=GuardianAnswer.CONFIRMED,
+                    answered_at=at,
                 )
             )
-    Acceptance.objects.bulk_create(acceptances, batch_size=1000)
+            texts = [required.text for required in known[edition] if required.subject == Subject.AGREEMENT]
+            for required in guardian_consents(texts, language=user.language):
+                acceptances.append(_acceptance(order, required, guardian, address=address, browser=browser))
+    GuardianRequest.objects.bulk_create(requests)
+    chain.append(acceptances)
+
+
+def _acceptance(
+    order: Order, required: RequiredConsent, person: tuple[str, str], *, address: str, browser: str
+) -> Acceptance:
+    return Acceptance(
+        customer_id=order.customer_id,
+        order_reference=order.reference,
+        manner=Manner.EXPRESS,
+        text=required.text,
+        text_sha256=required.text.sha256,
+        subject=required.subject,
+        role=required.role,
+        person_name=person[0],
+        person_email=person[1],
+        statement=required.statement,
+        control=f"checkbox {required.key}",
+        accepted_at=order.placed_at,
+        ip_address=address,
+        user_agent=browser,
+    )
 
 
 def _make_payments(placed: Sequence[Placed], *, now: datetime, random: Random) -> None:

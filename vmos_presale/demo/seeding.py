@@ -7,6 +7,7 @@ from random import Random
 from django.db import transaction
 
 from agreements.publishing import publish_shipped_texts
+from agreements.rights import publish_rights
 from inventory.models import Plan
 from vmos_presale.demo import customer, mass
 from vmos_presale.demo.books import enter_payments
@@ -22,6 +23,7 @@ def seed(*, now: datetime, books: Path) -> bool:
     it, each in its own. A run that died goes on where it stopped.
     """
     publish_shipped_texts(now=now)
+    publish_rights(now=now)
     with transaction.atomic(durable=True):
         is_new = not Plan.objects.filter(slug=QUEUED).exists()
         if is_new:

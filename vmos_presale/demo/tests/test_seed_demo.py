@@ -18,8 +18,9 @@ from django.db.models import Count, Max, Sum
 from django.test import TestCase
 
 from accounts.models import User
-from agreements.acceptance import required_consents
-from agreements.models import Acceptance
+from agreements.acceptance import required_of_buyer
+from agreements.models import Acceptance, Role, StatutoryRight
+from evidence.verification import verify_evidence
 from inventory.models import Device, DeviceState, Fee, FeeSchedule, Plan, SupplyBatch
 from notices.models import InboxMessage, Notice
 from orders.models import (
@@ -142,13 +143,14 @@ class SeededShop(TestCase):
 
     @pytest.mark.clause("preamble")
     def test_every_order_has_the_acceptances_that_were_required_of_its_buyer(self) -> None:
+        rights = {right.key: right for right in StatutoryRight.objects.all()}
         keys = {
-            (language, is_minor): sorted(
+            (language, right): sorted(
                 (each.text.pk, each.subject, each.role)
-                for each in required_consents(now=NOW, language=language, is_minor=is_minor)
+                for each in required_of_buyer(now=NOW, language=language, right=rights.get(right))
             )
-            for language in ("en", "zh-hans")
-            for is_minor in (False, True)
+            for language in ("en", "zh-hans", "zh-hant")
+            for right in ("", "eu")
         }
         given: dict[str, list[tuple[int, str, str]]] = {}
         for acceptance in Acceptance.objects.select_related("text"):
@@ -157,10 +159,14 @@ class SeededShop(TestCase):
                 (acceptance.text_id, acceptance.subject, acceptance.role)
             )
         minors = 0
-        for order in Order.objects.select_related("customer"):
-            is_minor = len(given[order.reference]) == 5
-            minors += is_minor
-            assert sorted(given.pop(order.reference)) == keys[order.customer.language, is_minor]
+        for order in Order.objects.select_related("customer", "right"):
+            accepted = given.pop(order.reference)
+            guardians = [each for each in accepted if each[2] == Role.GUARDIAN]
+            minors += bool(guardians)
+            assert len(guardians) == 2 * order.guardian_requests.count()
+            key = order.customer.language, order.right.key if order.right else ""
+            assert sorted(set(accepted) - set(guardians)) == keys[key]
+        assert verify_evidence().is_clean
         assert not given
         assert minors == 18
 
