@@ -17,6 +17,8 @@ from evidence import chain
 from evidence.models import ChainHead
 from evidence.triggers import install_triggers
 from evidence.verification import verify_evidence
+from notices.rendering import Text as Written
+from notices.rendering import keep
 from orders.models import ReviewItem, ReviewKind
 from orders.verification import report_broken_evidence
 from tests.builders import NOW, make_user
@@ -151,6 +153,18 @@ def test_an_altered_text_is_found() -> None:
     install_triggers(using="default")
 
 
+@pytest.mark.clause("VIII")
+@pytest.mark.usefixtures("published")
+def test_an_altered_message_is_found() -> None:
+    message = keep(Written("en", "Paid", "Your payment has arrived."))
+    name = "notices_message_no_update"
+    execute(f"DROP TRIGGER {name}" + (" ON notices_message" if connection.vendor == "postgresql" else ""))
+    execute("UPDATE notices_message SET body = 'Nothing has arrived.' WHERE id = %s", message.pk)
+    install_triggers(using="default")
+
+    assert broken() == [f"Message text {message.pk} was altered: its sha256 is {message.sha256}."]
+
+
 @pytest.mark.usefixtures("published")
 def test_a_chain_that_was_sealed_anew_from_the_beginning_contradicts_an_earlier_seal() -> None:
     """Who owns the database can rewrite it all, but not the seals that others have kept."""
@@ -181,6 +195,7 @@ def test_the_command_prints_what_it_looked_at_and_the_seals() -> None:
         "agreement texts: nothing wrong",
         "chains: nothing wrong",
         "guardians: nothing wrong",
+        "message texts: nothing wrong",
         "orders without consent: nothing wrong",
         "triggers: nothing wrong",
         f"seal {CHAIN}:3:{rows[-1].chain_sha256}",

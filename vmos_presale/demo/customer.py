@@ -14,13 +14,23 @@ from inventory.supply import announce_batch, change_batch
 from notices.models import Notice
 from notices.outbox import drain
 from orders.allocation import allocate_devices
+from orders.cases import open_case, write
 from orders.checkout import Wish, place_order
 from orders.estimates import refresh_estimates
 from orders.forms import CheckoutForm
 from orders.gateways.protocol import MoneyMoved, Snapshot
-from orders.models import AttemptState, Order, PaymentAttempt
+from orders.models import AttemptState, Matter, Order, PaymentAttempt, Side
 from orders.payments import apply_snapshot
-from vmos_presale.demo.catalogue import BROWSERS, CUSTOMER, CUSTOMERS_DOMAIN, IN_STOCK, MODELS, QUEUED, SOON
+from vmos_presale.demo.catalogue import (
+    BROWSERS,
+    CUSTOMER,
+    CUSTOMERS_DOMAIN,
+    IN_STOCK,
+    MODELS,
+    QUEUED,
+    SOON,
+    STAFF,
+)
 from vmos_presale.demo.history import REPORTED_AFTER, Coming, coming_batches
 from vmos_presale.demo.mass import new_attempt, new_capture
 
@@ -60,8 +70,30 @@ def follow(*, now: datetime) -> None:
     Notice.objects.filter(is_expanded=False, recipient__email__endswith=f"@{CUSTOMERS_DOMAIN}").update(
         is_expanded=True
     )
+    _talk(now=now - timedelta(days=2))
     _order("unpaid", SOON, days=30, quantity=1, at=now)
     _send(now=now)
+
+
+def _talk(*, now: datetime) -> None:
+    """A case about the order that waits, with the first answer."""
+    order = Order.objects.get(checkout_key=_key("queued"))
+    case = open_case(
+        order_id=order.pk,
+        customer_id=order.customer_id,
+        matter=Matter.DISPUTE,
+        subject="The date has moved twice",
+        body="You told me mid-November, then the end of the month. Which date can I rely on?",
+        now=now,
+    )
+    write(
+        case_id=case.pk,
+        author_id=User.objects.get(email=STAFF).pk,
+        side=Side.PLATFORM,
+        body="We are sorry. The supplier has moved the batch by a week. Your place does not change: see the order's page "
+        "for what is ahead of you and what the new date rests on.",
+        now=now + timedelta(hours=5),
+    )
 
 
 def _announce(coming: Coming, plan: Plan) -> SupplyBatch:

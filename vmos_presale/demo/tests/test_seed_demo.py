@@ -194,7 +194,7 @@ class SeededShop(TestCase):
     def test_customer_alone_was_written_to(self) -> None:
         assert {recipient for message in self.mails for recipient in message.to} == {CUSTOMER}
         assert set(InboxMessage.objects.values_list("recipient__email", flat=True)) == {CUSTOMER}
-        assert InboxMessage.objects.count() == 8
+        assert InboxMessage.objects.count() == 10
         assert not Notice.objects.filter(is_expanded=False).exists()
 
     def test_three_people_can_sign_in_and_nobody_of_the_mass(self) -> None:
