@@ -94,7 +94,8 @@ def progress_of(order: Order, *, now: datetime) -> Progress:
             )
             for line in lines
         ),
-        timeline=tuple(sorted(happenings, key=lambda happening: happening.at, reverse=True)),
+        # Of two at one moment, the one gathered later happened because of the other.
+        timeline=tuple(sorted(happenings, key=lambda happening: happening.at))[::-1],
         payable=order.is_payable(now),
         guardian=requests[-1] if requests else None,
         awaits_guardian=order.awaits_guardian(now),

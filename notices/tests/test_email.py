@@ -16,7 +16,7 @@ from pytest_django import Settings
 
 from notices.channels.email import Email, compose
 from notices.channels.protocol import Outgoing, Refused, Unavailable, Uncertain
-from notices.kinds import PAYMENT_RECEIVED
+from notices.kinds import GUARDIAN_ASKED, GUARDIAN_CONFIRMED, PAYMENT_RECEIVED, Kind
 from notices.models import Delivery, DeliveryState
 from notices.outbox import drain
 from notices.tests.samples import NOW, customer, told
@@ -114,6 +114,23 @@ def test_a_mail_has_the_words_twice_and_a_link_to_the_page(settings: Settings) -
     assert isinstance(html, str)
     assert "<p>Three phones &lt;Pro &amp; Max&gt; are on order.</p>" in html
     assert '<a class="button" href="https://shop.example/orders/VP-7K2M/">See it on the site</a>' in html
+
+
+@pytest.mark.clause("preamble")
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (GUARDIAN_ASKED, "only because a customer named you as legal guardian. This is no advertisement."),
+        (GUARDIAN_CONFIRMED, "under the preamble of the Pre-payment Purchase Agreement. It is part of"),
+        (PAYMENT_RECEIVED, "under clause 3.3 of the Pre-payment Purchase Agreement. It is part of"),
+    ],
+)
+def test_the_footer_says_why_the_mail_was_sent_to_this_reader(kind: Kind, said: str) -> None:
+    message = compose(outgoing(kind=kind))
+    html, _ = message.alternatives[0]
+    for part in (message.body, html):
+        assert said in str(part)
+        assert str(part).count("VMOS Cloud sends") + str(part).count("VMOS Cloud writes") == 1
 
 
 def test_without_a_page_there_is_no_link() -> None:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -12,7 +13,8 @@ from notices import deliveries, outbox
 from notices.channels import CHANNELS
 from notices.channels.in_site import InSite
 from notices.channels.protocol import Accepted, Outgoing, Refused, Unavailable, Uncertain
-from notices.kinds import KINDS, ORDER_PLACED
+from notices.kinds import GUARDIAN_ASKED, KINDS, ORDER_PLACED
+from notices.links import signed
 from notices.models import Delivery, DeliveryEvent, DeliveryState, InboxMessage, Message, Notice
 from notices.outbox import Draft, drain, expand, tell
 from notices.tests.samples import NOW, Outside, customer, draft, told
@@ -101,6 +103,52 @@ def test_expansion_makes_one_delivery_for_each_channel_of_the_kind() -> None:
         ("payment-received", "email", "ada@example.com", "queued"),
         ("order-placed", "in-site", str(ada.pk), "queued"),
     ]
+
+
+@pytest.mark.clause("preamble")
+def test_what_is_told_to_somebody_without_an_account_goes_to_his_address_by_mail_alone(
+    outside: Outside,
+) -> None:
+    ada = customer()
+    with transaction.atomic():
+        tell([replace(draft(ada), to_email="mei@example.com"), draft(ada, key="another")], now=NOW)
+
+    while drain(now=NOW):
+        pass
+
+    made = Delivery.objects.order_by("notice_id", "channel").values_list(
+        "notice__dedupe_key", "channel", "address"
+    )
+    assert list(made) == [
+        ("payment-received:1", "email", "mei@example.com"),
+        ("another", "email", "ada@example.com"),
+        ("another", "in-site", str(ada.pk)),
+    ]
+    assert [mail.address for mail in outside.taken] == ["mei@example.com", "ada@example.com"]
+    assert InboxMessage.objects.count() == 1
+
+
+@pytest.mark.clause("preamble")
+def test_a_link_gets_its_proof_on_the_way_out_and_is_kept_without_it(outside: Outside) -> None:
+    ada = customer()
+    asked = replace(draft(ada, kind=GUARDIAN_ASKED), url="/guardian/7/", to_email="mei@example.com")
+    with transaction.atomic():
+        tell([asked, draft(ada, key="another")], now=NOW)
+
+    while drain(now=NOW):
+        pass
+
+    assert [mail.url for mail in outside.taken] == [signed("/guardian/7/"), "/orders/VP-7K2M/"]
+    proof = signed("/guardian/7/").partition("=")[2]
+    for model in (Notice, Delivery, DeliveryEvent, Message, InboxMessage):
+        assert not [row for row in model._default_manager.values() if proof in str(row)]
+
+
+@pytest.mark.clause("preamble")
+def test_a_link_with_a_proof_goes_by_no_channel_that_keeps_it() -> None:
+    proving = [kind for kind in KINDS.values() if kind.signs_link]
+    assert proving == [GUARDIAN_ASKED]
+    assert not [slug for kind in proving for slug in kind.channels if CHANNELS[slug].is_ours]
 
 
 def test_expansion_twice_makes_no_second_delivery() -> None:

@@ -9,7 +9,15 @@ from django.utils import translation
 from pytest_django import Settings
 
 from accounts.models import User
-from notices.kinds import ESTIMATE_CHANGED, ESTIMATE_MADE, KINDS, ORDER_EXPIRED, PAYMENT_RECEIVED, Kind
+from notices.kinds import (
+    ESTIMATE_CHANGED,
+    ESTIMATE_MADE,
+    GUARDIAN_ASKED,
+    KINDS,
+    ORDER_EXPIRED,
+    PAYMENT_RECEIVED,
+    Kind,
+)
 from notices.models import Message, Notice
 from notices.outbox import JSONValue
 from notices.rendering import Text, Unwritable, keep, render
@@ -122,6 +130,14 @@ def test_a_fact_of_the_wrong_kind_is_no_notice() -> None:
 def test_a_subject_that_is_too_long_is_no_notice() -> None:
     with pytest.raises(Unwritable):
         written(ORDER_EXPIRED, {"reference": "V" * 200})
+
+
+@pytest.mark.clause("preamble")
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_guardian_is_asked_also_by_a_buyer_whose_name_is_very_long(language: str) -> None:
+    buyer = f"{'L' * 150} ({'l' * 242}@example.com)"
+    text = written(GUARDIAN_ASKED, {**FACTS["guardian-asked"][0], "buyer": buyer}, language=language)
+    assert buyer in text.body
 
 
 @pytest.mark.django_db
