@@ -31,6 +31,9 @@ ALLOCATED = Kind("allocated", _("Cloud phones allocated"), clause="5.1")
 ORDER_EXPIRED = Kind("order-expired", _("Order expired unpaid"), clause="3.1")
 REFUND_APPROVED = Kind("refund-approved", _("Refund approved"), clause="3.3")
 REFUND_PAID = Kind("refund-paid", _("Refund paid"), clause="3.3")
+MONEY_RETURNED = Kind("money-returned", _("Payment returned"), clause="3.1")
+PAYMENT_DISPUTED = Kind("payment-disputed", _("Payment disputed"), clause="3.1")
+DISPUTE_ENDED = Kind("dispute-ended", _("Dispute of the payment ended"), clause="3.1")
 # To the guardian, who has no account: by mail alone.
 GUARDIAN_ASKED = Kind(
     "guardian-asked", _("Guardian asked to confirm"), clause="preamble", channels=("email",), signs_link=True
@@ -55,6 +58,9 @@ KINDS: dict[str, Kind] = {
         ORDER_EXPIRED,
         REFUND_APPROVED,
         REFUND_PAID,
+        MONEY_RETURNED,
+        PAYMENT_DISPUTED,
+        DISPUTE_ENDED,
         GUARDIAN_ASKED,
         GUARDIAN_CONFIRMED,
         GUARDIAN_REFUSED,

@@ -27,11 +27,10 @@ def units_waiting_by_plan(plan_ids: Iterable[int]) -> dict[int, int]:
 
 
 def units_held_by_plan(plan_ids: Iterable[int]) -> dict[int, int]:
-    """Units kept for orders that may still be paid, by plan; a plan with none is missing."""
-    held = OrderLine.objects.filter(
-        plan_id__in=list(plan_ids), state=LineState.UNPAID, order__state__in=OrderState.open()
-    )
-    return dict(held.values_list("plan_id").annotate(units=Sum("quantity")))
+    """Units kept for orders that may still be paid, or are on hold, by plan; a plan with none is missing."""
+    kept = Q(state=LineState.UNPAID, order__state__in=OrderState.open()) | Q(state=LineState.HELD)
+    held = OrderLine.objects.filter(kept, plan_id__in=list(plan_ids))
+    return dict(held.values_list("plan_id").annotate(units=Sum(WAITING_UNITS)))
 
 
 def free_devices_by_plan(plan_ids: Iterable[int]) -> dict[int, int]:

@@ -14,8 +14,6 @@ from django.utils.translation import gettext as _
 from inventory.money import Money
 from notices import kinds
 from notices.outbox import tell
-from orders.gateways import gateway_named
-from orders.gateways.protocol import Declined, Return, Unavailable
 from orders.models import (
     Ground,
     LineState,
@@ -26,9 +24,7 @@ from orders.models import (
     Refund,
     RefundLine,
     RefundState,
-    ReviewKind,
 )
-from orders.reviews import open_review_item
 from orders.telling import about_refund
 
 logger = logging.getLogger(__name__)
@@ -103,7 +99,7 @@ def request_refund(
 
 
 def approve_refund(*, refund_id: int, approved_by_id: int, now: datetime) -> Refund:
-    """Approve: the units leave the queue at once, and the money is sent by the next `send_refunds`.
+    """Approve: the units leave the queue at once, and the money is sent by the next `returns.send_returns`.
 
     All lines of the order are locked in the sweep's order before they are looked at again, so that a unit is
     either allocated or refunded. Raises RefundRefused: for whoever asked for it, for a refund that is decided,
@@ -132,57 +128,6 @@ def reject_refund(*, refund_id: int, rejected_by_id: int, now: datetime) -> Refu
         _decide(refund, state=RefundState.REJECTED, decided_by_id=rejected_by_id, now=now)
     refund.refresh_from_db()
     return refund
-
-
-def send_refunds(*, now: datetime) -> int:
-    """Ask the gateways for the money of approved refunds, by the refund's own key; return how many took it.
-
-    A refund stays approved until a snapshot of its payment shows the money gone, so it is asked for again by
-    the same key, which the gateway answers with the refund that is there. What goes wrong with one refund is
-    raised when the others are sent.
-    """
-    asked = 0
-    unreachable: set[str] = set()
-    faults: list[Exception] = []
-    approved = Refund.objects.filter(state=RefundState.APPROVED).select_related("order", "attempt")
-    for refund in approved.order_by("pk"):
-        if refund.attempt.gateway in unreachable:
-            continue
-        back = Return(
-            reference=refund.reference, provider_id=refund.attempt.provider_id, amount=refund.amount
-        )
-        try:
-            gateway_named(refund.attempt.gateway).give_back(back)
-        except Unavailable as problem:
-            logger.warning("Refund %s waits: %s", refund, problem)
-            unreachable.add(refund.attempt.gateway)
-            continue
-        except Declined as no:
-            _fail(refund, problem=str(no), now=now)
-            continue
-        except Exception as fault:  # noqa: BLE001 (raised below, with the others)
-            fault.add_note(f"Refund {refund}")
-            faults.append(fault)
-            continue
-        # Fetched by the next poll, like any other news of the payment.
-        PaymentAttempt.objects.filter(pk=refund.attempt_id).update(next_poll_at=now)
-        asked += 1
-    if faults:
-        raise ExceptionGroup("Refunds that could not be sent", faults)
-    return asked
-
-
-def _fail(refund: Refund, *, problem: str, now: datetime) -> None:
-    with transaction.atomic(durable=True):
-        failed = Refund.objects.filter(pk=refund.pk, state=RefundState.APPROVED)
-        if failed.update(state=RefundState.FAILED, problem=problem[:300]):
-            open_review_item(
-                kind=ReviewKind.REFUND_FAILED,
-                key=refund.reference,
-                order=refund.order,
-                detail=f"Refund {refund.reference} of {refund.amount} was refused: {problem}",
-                now=now,
-            )
 
 
 def _locked_lines(order: Order) -> list[OrderLine]:
@@ -229,7 +174,7 @@ def _withdraw(line_id: int, *, units: int) -> None:
     OrderLine.objects.filter(pk=line_id).update(
         withdrawn=F("withdrawn") + units,
         state=Case(
-            When(Q(quantity__gt=gone), then=Value(LineState.WAITING)),
+            When(Q(quantity__gt=gone), then=F("state")),  # waiting or on hold, as it was
             When(allocated=0, then=Value(LineState.WITHDRAWN)),
             default=Value(LineState.ALLOCATED),
         ),

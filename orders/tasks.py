@@ -5,7 +5,17 @@ import logging
 from celery import shared_task
 from django.utils import timezone
 
-from orders import allocation, cases, checkout, estimates, payments, refunds, revisions, verification
+from orders import (
+    allocation,
+    cases,
+    checkout,
+    estimates,
+    payments,
+    reconciliation,
+    returns,
+    revisions,
+    verification,
+)
 from orders.queue import plans_with_a_queue
 
 logger = logging.getLogger(__name__)
@@ -61,14 +71,19 @@ def announce_revisions() -> None:
     revisions.announce_revisions(now=timezone.now())
 
 
+@shared_task(name="orders.reconcile")
+def reconcile() -> None:
+    reconciliation.reconcile(now=timezone.now())
+
+
 @shared_task(name="orders.verify_evidence")
 def verify_evidence() -> None:
     verification.report_broken_evidence(now=timezone.now())
 
 
-@shared_task(name="orders.send_refunds")
-def send_refunds() -> None:
-    refunds.send_refunds(now=timezone.now())
+@shared_task(name="orders.send_returns")
+def send_returns() -> None:
+    returns.send_returns(now=timezone.now())
 
 
 @shared_task(name="orders.report_overdue_cases")

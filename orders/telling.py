@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
+from notices import kinds
 from notices.kinds import Kind
 from notices.outbox import Draft, JSONValue
-from orders.models import Order, Refund
+from orders.models import MoneyReturn, Order, Refund
 
 
 def about_order(order: Order, kind: Kind, facts: Mapping[str, JSONValue], *, key: str = "") -> Draft:
@@ -31,3 +32,14 @@ def about_refund(order: Order, refund: Refund, kind: Kind) -> Draft:
         "ground": refund.ground,
     }
     return about_order(order, kind, facts, key=f"{kind.slug}:{refund.reference}")
+
+
+def about_return(order: Order, back: MoneyReturn) -> Draft:
+    """A notice of money that goes back because it was paid for nothing."""
+    facts: Mapping[str, JSONValue] = {
+        "amount": {"minor": back.minor, "currency": back.currency},
+        "reason": back.reason,
+    }
+    return about_order(
+        order, kinds.MONEY_RETURNED, facts, key=f"{kinds.MONEY_RETURNED.slug}:{back.reference}"
+    )

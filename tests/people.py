@@ -45,6 +45,7 @@ def accept_everything(page: Page, *, age: str = "I am 18 or older") -> None:
 
 
 def pay(page: Page, *, outcome: str = "Approve") -> None:
+    page.get_by_label("Sandbox payment").check()
     page.get_by_role("button", name=re.compile(r"^Pay ")).click()
     page.get_by_role("button", name=outcome, exact=True).click()
 

@@ -57,9 +57,11 @@ from orders.models import (
     GuardianRequest,
     LedgerEntry,
     Matter,
+    MoneyReturn,
     PaymentAttempt,
     Refund,
     RefundLine,
+    ReturnReason,
     ReviewItem,
     ReviewKind,
     WebhookEvent,
@@ -142,6 +144,15 @@ def make_everything(number: int) -> None:
         requested_at=NOW,
     )
     RefundLine.objects.create(refund=refund, line=line, units=1)
+    MoneyReturn.objects.create(
+        order=order,
+        attempt=attempt,
+        reference=f"{order.reference}-B1",
+        reason=ReturnReason.DUPLICATE,
+        minor=499,
+        currency="USD",
+        due_at=NOW,
+    )
     ReviewItem.objects.create(
         kind=ReviewKind.SURPLUS,
         dedupe_key=f"surplus:{number}",

@@ -23,11 +23,12 @@ from agreements.publishing import publish_shipped_texts
 from inventory.models import Device, DeviceState, Plan
 from inventory.money import Money
 from notices.models import Notice
-from orders import allocation, checkout, payments
+from orders import allocation, checkout, ledger
 from orders.allocation import allocate_devices
 from orders.checkout import CapReached, Wish, place_order
 from orders.fifo import Claim, hand_out
 from orders.gateways.protocol import MoneyMoved, Snapshot
+from orders.ledger import apply_snapshot
 from orders.models import (
     Allocation,
     Ground,
@@ -41,7 +42,6 @@ from orders.models import (
 )
 from orders.models.order import LineQuerySet
 from orders.offers import stocks
-from orders.payments import apply_snapshot
 from orders.refunds import RefundRefused, approve_refund, request_refund
 from tests.builders import (
     NOW,
@@ -459,13 +459,13 @@ def test_two_part_payments_at_once_pay_the_order() -> None:
 
 
 def test_control_without_the_orders_lock_neither_part_sees_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    both_have_booked, settle = threading.Barrier(2), payments._settle
+    both_have_booked, settle = threading.Barrier(2), ledger._settle
 
     def book_both_first(order: Order, **what: Any) -> None:
         both_have_booked.wait(60)
         settle(order, **what)
 
-    monkeypatch.setattr(payments, "_settle", book_both_first)
+    monkeypatch.setattr(ledger, "_settle", book_both_first)
     monkeypatch.setattr("django.db.models.query.QuerySet.select_for_update", lambda rows, **_: rows)
 
     assert pay_halves_at_once().state == OrderState.UNPAID

@@ -104,22 +104,26 @@ def one_at_a_time(var: Path) -> Iterator[None]:
 
 
 def kept_secrets(var: Path) -> dict[str, str]:
-    """The demo's secrets, made at its first start: sessions and signed links outlive a restart."""
+    """The demo's secrets, each made at the first start that needs it: sessions and signed links outlive a restart."""
     path = var / "demo-secrets.json"
-    if not path.exists():
-        made = {
-            "SECRET_KEY": secrets.token_urlsafe(50),
-            "SANDBOX_GATEWAY_KEY": f"sandbox_{secrets.token_urlsafe(24)}",
-            # The form that Standard Webhooks prescribes.
-            "SANDBOX_WEBHOOK_SECRET": f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}",
-        }
+    kept: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    made = {
+        "SECRET_KEY": secrets.token_urlsafe(50),
+        "SANDBOX_GATEWAY_KEY": f"sandbox_{secrets.token_urlsafe(24)}",
+        # The form that Standard Webhooks prescribes.
+        "SANDBOX_WEBHOOK_SECRET": f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}",
+        "PAYPAL_CLIENT_ID": f"demo-{secrets.token_urlsafe(12)}",
+        "PAYPAL_CLIENT_SECRET": secrets.token_urlsafe(24),
+        "PAYPAL_WEBHOOK_ID": secrets.token_hex(8).upper(),
+    }
+    if made.keys() - kept.keys():
+        kept = made | kept
         # Complete or not at all, and never readable by others, not even for a moment.
         unfinished = path.with_suffix(".new")
         unfinished.unlink(missing_ok=True)
         unfinished.touch(mode=0o600)
-        unfinished.write_text(json.dumps(made))
+        unfinished.write_text(json.dumps(kept))
         unfinished.rename(path)
-    kept: dict[str, str] = json.loads(path.read_text())
     return kept
 
 
@@ -137,6 +141,7 @@ def demo_environment(
         "DEBUG": "0",
         "ALLOWED_HOSTS": ",".join(sorted(hosts)),
         "SANDBOX_GATEWAY_URL": f"http://{gateway.from_here()}",
+        "PAYPAL_URL": f"http://{gateway.from_here()}/paypal",
         # Long enough to see a payment wait for it, short enough to wait oneself.
         "ALLOCATION_HOLD_BACK_SECONDS": "15",
         "SUPPORT_EMAIL": "support@example.com",
@@ -204,7 +209,7 @@ def start_all(
         "worker": (*celery, "worker", "-l", "INFO", "-n", "worker@%h", "-Q", "celery", "-c", "4", *alone),
         "sender": (*celery, "worker", "-l", "INFO", "-n", "sender@%h", "-Q", "outside", "-c", "4", *alone),
         "beat": (*celery, "beat", "-l", "INFO", "-s", str(var / "beat-schedule"), "--pidfile="),
-        "gateway": (python, "manage.py", "sandbox_gateway", *where),
+        "gateway": (python, "manage.py", "gateway_emulators", *where),
         "web": (*gunicorn, "-w", "1", "-k", "gthread", "--threads", "8", "--graceful-timeout", "5"),
     }
     for name, command in commands.items():

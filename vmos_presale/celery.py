@@ -24,10 +24,11 @@ SCHEDULE = {
     "orders.refresh_estimates": 60.0,
     "orders.process_webhooks": 5.0,
     "orders.poll_payments": 15.0,
-    "orders.send_refunds": 60.0,
+    "orders.send_returns": 60.0,
     "orders.expire_orders": 60.0,
     "orders.announce_revisions": 10.0,
     "orders.verify_evidence": 24 * 3600.0,
+    "orders.reconcile": 24 * 3600.0,
     "orders.report_overdue_cases": 3600.0,
 }
 # A tick that waited longer than its own interval is stale: the next one does its work.

@@ -45,6 +45,7 @@ SECTIONS: tuple[tuple[str | Promise, tuple[Page, ...]], ...] = (
         (
             Page("orders_reviewitem", _("For review"), "rule"),
             Page("orders_refund", _("Refunds"), "undo"),
+            Page("orders_moneyreturn", _("Returned money"), "currency_exchange"),
             Page("orders_paymentattempt", _("Payment attempts"), "credit_card"),
             Page("orders_ledgerentry", _("Ledger"), "account_balance"),
             Page("orders_webhookevent", _("Webhooks"), "webhook"),

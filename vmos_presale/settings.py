@@ -81,6 +81,10 @@ ALLOW_EMULATORS = env.bool("ALLOW_EMULATORS", default=DEMO)
 SANDBOX_GATEWAY_URL = env.str("SANDBOX_GATEWAY_URL", default="").rstrip("/")
 SANDBOX_GATEWAY_KEY = env.str("SANDBOX_GATEWAY_KEY", default="")
 SANDBOX_WEBHOOK_SECRET = env.str("SANDBOX_WEBHOOK_SECRET", default="")
+PAYPAL_URL = env.str("PAYPAL_URL", default="https://api-m.paypal.com").rstrip("/")
+PAYPAL_CLIENT_ID = env.str("PAYPAL_CLIENT_ID", default="")
+PAYPAL_CLIENT_SECRET = env.str("PAYPAL_CLIENT_SECRET", default="")
+PAYPAL_WEBHOOK_ID = env.str("PAYPAL_WEBHOOK_ID", default="")
 
 # --- Django ------------------------------------------------------------------------------------------
 
@@ -194,7 +198,8 @@ CELERY_TASK_ROUTES = {
     "notices.*": {"queue": "outside"},
     "orders.process_webhooks": {"queue": "outside"},
     "orders.poll_payments": {"queue": "outside"},
-    "orders.send_refunds": {"queue": "outside"},
+    "orders.send_returns": {"queue": "outside"},
+    "orders.reconcile": {"queue": "outside"},
 }
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TIMEZONE = "UTC"
@@ -288,7 +293,11 @@ SESSION_COOKIE_HTTPONLY = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 
-_gateway_origins = [SANDBOX_GATEWAY_URL] if SANDBOX_GATEWAY_URL else []
+# Where buyers are sent to pay. PayPal's pages are on another host than its API.
+_gateway_origins = [
+    *([SANDBOX_GATEWAY_URL] if SANDBOX_GATEWAY_URL else []),
+    *([PAYPAL_URL.replace("://api-m.", "://www.")] if PAYPAL_CLIENT_ID else []),
+]
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": [NONE],

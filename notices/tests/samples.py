@@ -34,6 +34,12 @@ LATER = {"previous_likely": "2026-12-09", "previous_latest": "2027-01-10"}
 
 # Every shape the facts of a kind can have.
 FACTS: dict[str, Sequence[Mapping[str, JSONValue]]] = {
+    "money-returned": [
+        {"reference": "VP-7K2M", "amount": TOTAL, "reason": reason}
+        for reason in ("late", "duplicate", "surplus")
+    ],
+    "payment-disputed": [{"reference": "VP-7K2M"}],
+    "dispute-ended": [{"reference": "VP-7K2M"}],
     "guardian-asked": [
         {
             "reference": "VP-7K2M",

@@ -14,8 +14,9 @@ from unfold.widgets import (
 )
 
 from agreements.models import StatutoryRight
+from inventory.money import Money
 from orders.cases import OUTCOMES
-from orders.models import Ground, OrderLine, Side
+from orders.models import Ground, OrderLine, ReturnReason, Side
 
 # Which rule of the law: the order's own right, or one that is written down.
 RIGHT, OTHER = "right", "other"
@@ -89,6 +90,30 @@ class RequestRefundForm(forms.Form):
     def units(self) -> dict[int, int]:
         """How many units of each line, by the line's id. The form must be valid."""
         return {line.pk: self.cleaned_data[f"units_{line.pk}"] for line in self.lines}
+
+
+class GiveBackForm(forms.Form):
+    """How much of a payment belongs to no sale, and why. `free` is what can be given back at most."""
+
+    reason = forms.ChoiceField(
+        label=gettext_lazy("Reason"), choices=ReturnReason.choices, widget=UnfoldAdminSelectWidget
+    )
+    amount = forms.CharField(label=gettext_lazy("Amount"), widget=UnfoldAdminTextInputWidget)
+
+    def __init__(self, data: Mapping[str, Any] | None, *, free: Money) -> None:
+        super().__init__(data)
+        self.free = free
+        self.fields["amount"].initial = free.written()
+        self.fields["amount"].help_text = _("In %(currency)s, %(amount)s at most.") % {
+            "currency": free.currency,
+            "amount": free.written(),
+        }
+
+    def clean_amount(self) -> Money:
+        try:
+            return Money.parse(self.cleaned_data["amount"], self.free.currency)
+        except ValueError:
+            raise forms.ValidationError(_("Please enter an amount, as in 4.99.")) from None
 
 
 class ResolveForm(forms.Form):

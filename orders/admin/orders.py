@@ -34,12 +34,14 @@ from orders.models import (
     Ground,
     LedgerEntry,
     LineState,
+    MoneyReturn,
     Order,
     OrderLine,
     OrderState,
     PaymentAttempt,
     Refund,
     RefundState,
+    ReturnState,
     ReviewItem,
 )
 from orders.models.order import WAITING_UNITS
@@ -56,6 +58,7 @@ ORDER_COLOURS: dict[str, str] = {
 LINE_COLOURS: dict[str, str] = {
     LineState.UNPAID: "warning",
     LineState.WAITING: "info",
+    LineState.HELD: "danger",
     LineState.ALLOCATED: "success",
     LineState.WITHDRAWN: "danger",
 }
@@ -71,6 +74,13 @@ REFUND_COLOURS: dict[str, str] = {
     RefundState.PAID: "success",
     RefundState.REJECTED: "danger",
     RefundState.FAILED: "danger",
+}
+
+
+RETURN_COLOURS: dict[str, str] = {
+    ReturnState.DUE: "info",
+    ReturnState.PAID: "success",
+    ReturnState.FAILED: "danger",
 }
 
 
@@ -136,6 +146,17 @@ class RefundInline(RecordInline):
         return refund.amount.localised()
 
 
+class ReturnInline(RecordInline):
+    model = MoneyReturn
+    tab = True
+    fields = ("reference", "reason", "amount_back", "state_label", "due_at", "paid_at", "problem")
+    state_label = choice_column("state", gettext_lazy("state"), RETURN_COLOURS)
+
+    @column(gettext_lazy("amount"))
+    def amount_back(self, back: MoneyReturn) -> str:
+        return back.money.localised()
+
+
 class ReviewInline(RecordInline):
     model = ReviewItem
     tab = True
@@ -193,7 +214,15 @@ class OrderAdmin(RecordAdmin):
             },
         ),
     )
-    inlines = (LineInline, AttemptInline, LedgerInline, RefundInline, GuardianInline, ReviewInline)
+    inlines = (
+        LineInline,
+        AttemptInline,
+        LedgerInline,
+        RefundInline,
+        ReturnInline,
+        GuardianInline,
+        ReviewInline,
+    )
     change_form_datasets = (PhonesOfOrder,)
     actions_detail = ("print_evidence", "request_refund")
     state_label = choice_column("state", gettext_lazy("state"), ORDER_COLOURS)

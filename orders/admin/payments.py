@@ -10,9 +10,18 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from evidence.admin import RecordAdmin, button, choice_column, column, posted, staff_id
-from orders.admin.forms import ResolveForm
+from inventory.money import Money
+from orders.admin.forms import GiveBackForm, ResolveForm
 from orders.admin.orders import ATTEMPT_COLOURS, LedgerInline
-from orders.models import EntryKind, LedgerEntry, PaymentAttempt, ReviewItem, WebhookEvent
+from orders.models import (
+    EntryKind,
+    LedgerEntry,
+    PaymentAttempt,
+    ReturnReason,
+    ReviewItem,
+    WebhookEvent,
+)
+from orders.returns import CannotReturn, free_to_return, give_back
 from orders.reviews import AlreadyResolved, resolve_review_item
 
 
@@ -35,11 +44,61 @@ class PaymentAttemptAdmin(RecordAdmin):
     date_hierarchy = "created_at"
     ordering = ("-id",)
     inlines = (LedgerInline,)
+    actions_detail = ("give_money_back",)
     state_label = choice_column("state", gettext_lazy("state"), ATTEMPT_COLOURS)
+
+    def has_act_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
+        return request.user.has_perm("orders.add_moneyreturn")
+
+    def offers(self, record: PaymentAttempt, button: str) -> bool:
+        return bool(_free_money(record))
 
     @column(gettext_lazy("amount"), ordering="amount_minor")
     def amount_paid(self, attempt: PaymentAttempt) -> str:
         return attempt.amount.localised()
+
+    @button(gettext_lazy("Give money back"), icon="currency_exchange")
+    def give_money_back(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        attempt: PaymentAttempt = self.record(request, object_id)
+        free = _free_money(attempt)
+        if free is None:
+            messages.error(request, _("All money of this payment belongs to the order."))
+            return redirect(self.page_of(attempt))
+        form = GiveBackForm(posted(request), free=free)
+        if form.is_valid():
+            try:
+                back = give_back(
+                    attempt_id=attempt.pk,
+                    amount=form.cleaned_data["amount"],
+                    reason=ReturnReason(form.cleaned_data["reason"]),
+                    decided_by_id=staff_id(request),
+                    now=timezone.now(),
+                )
+            except CannotReturn as no:
+                form.add_error(None, str(no))
+            else:
+                done = _("%(reference)s is on its way, and the buyer is told.") % {"reference": back}
+                self.log_change(request, attempt, done)
+                messages.success(request, done)
+                return redirect("admin:orders_moneyreturn_change", back.pk)
+        return self.ask(
+            request,
+            title=_("Give money of payment %(attempt)s back?") % {"attempt": attempt},
+            intro=_(
+                "Only what belongs to no sale: more than the order costs, too little for it, or another currency. "
+                "A sale is refunded on the order's page."
+            ),
+            form=form,
+            button=_("Give it back"),
+            record=attempt,
+        )
+
+
+def _free_money(attempt: PaymentAttempt) -> Money | None:
+    """What can be given back of a payment, in one of the currencies it came in; None if nothing can."""
+    currencies = sorted(set(attempt.ledger.values_list("currency", flat=True)))
+    free = (free_to_return(attempt.order, attempt, currency=currency) for currency in currencies)
+    return next((money for money in free if money.minor), None)
 
 
 @admin.register(WebhookEvent)

@@ -12,9 +12,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from evidence.admin import RecordAdmin, RecordInline, button, choice_column, column, posted, staff_id
-from orders.admin.orders import REFUND_COLOURS
-from orders.models import Refund, RefundLine, RefundState
+from orders.admin.orders import REFUND_COLOURS, RETURN_COLOURS
+from orders.models import MoneyReturn, Refund, RefundLine, RefundState, ReturnState
 from orders.refunds import RefundRefused, approve_refund, reject_refund
+from orders.returns import CannotReturn, try_again
 
 
 class RefundLineInline(RecordInline):
@@ -50,7 +51,7 @@ class RefundAdmin(RecordAdmin):
     date_hierarchy = "requested_at"
     ordering = ("-id",)
     inlines = (RefundLineInline,)
-    actions_detail = ("approve", "reject")
+    actions_detail = ("approve", "reject", "send_again")
     state_label = choice_column("state", gettext_lazy("state"), REFUND_COLOURS)
     fields = (
         "reference",
@@ -70,7 +71,7 @@ class RefundAdmin(RecordAdmin):
     )
 
     def offers(self, record: Refund, button: str) -> bool:
-        return record.state == RefundState.REQUESTED
+        return record.state == (RefundState.FAILED if button == "send_again" else RefundState.REQUESTED)
 
     @column(gettext_lazy("amount"), ordering="minor")
     def amount_back(self, refund: Refund) -> str:
@@ -102,6 +103,10 @@ class RefundAdmin(RecordAdmin):
                 refund_id=refund.pk, rejected_by_id=staff_id(request), now=timezone.now()
             ),
         )
+
+    @button(gettext_lazy("Send again"), icon="replay")
+    def send_again(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return ask_to_send_again(self, request, self.record(request, object_id))
 
     def _decide(
         self, request: HttpRequest, refund: Refund, *, title: str, done: str, verb: Callable[[], Refund]
@@ -137,6 +142,64 @@ class RefundAdmin(RecordAdmin):
             button=_("Confirm"),
             record=refund,
         )
+
+
+def ask_to_send_again(desk: RecordAdmin, request: HttpRequest, due: Refund | MoneyReturn) -> HttpResponse:
+    """The page behind "Send again", of refunds and of returned money alike."""
+    form = Form(posted(request))
+    if form.is_valid():
+        try:
+            try_again(due)
+        except CannotReturn as no:
+            form.add_error(None, str(no))
+        else:
+            done = _("%(reference)s is sent again.") % {"reference": due}
+            desk.log_change(request, due, done)
+            messages.success(request, done)
+            return redirect(desk.page_of(due))
+    return desk.ask(
+        request,
+        title=_("Send %(reference)s again?") % {"reference": due},
+        intro=_(
+            "The gateway refused it: %(problem)s\nIt is asked again by the same key, so it cannot pay twice."
+        )
+        % {"problem": due.problem},
+        form=form,
+        button=_("Send again"),
+        record=due,
+    )
+
+
+@admin.register(MoneyReturn)
+class MoneyReturnAdmin(RecordAdmin):
+    list_display = (
+        "reference",
+        "order",
+        "reason",
+        "amount",
+        "state_label",
+        "due_at",
+        "paid_at",
+        "decided_by",
+    )
+    list_filter = ("state", "reason", "currency")
+    list_select_related = ("order", "decided_by")
+    search_fields = ("reference__startswith",)
+    date_hierarchy = "due_at"
+    ordering = ("-id",)
+    actions_detail = ("send_again",)
+    state_label = choice_column("state", gettext_lazy("state"), RETURN_COLOURS)
+
+    def offers(self, record: MoneyReturn, button: str) -> bool:
+        return record.state == ReturnState.FAILED
+
+    @column(gettext_lazy("amount"), ordering="minor")
+    def amount(self, back: MoneyReturn) -> str:
+        return back.money.localised()
+
+    @button(gettext_lazy("Send again"), icon="replay")
+    def send_again(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return ask_to_send_again(self, request, self.record(request, object_id))
 
 
 @admin.register(RefundLine)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
+from orders.gateways.paypal import PayPalGateway
 from orders.gateways.protocol import Gateway
 from orders.gateways.sandbox import SandboxGateway
 
-GATEWAYS: dict[str, type[Gateway]] = {"sandbox": SandboxGateway}
+GATEWAYS: dict[str, type[Gateway]] = {"paypal": PayPalGateway, "sandbox": SandboxGateway}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,10 @@ class Method:
     gateway: str
 
 
-METHODS = (Method("sandbox", _("Sandbox payment (no real money)"), gateway="sandbox"),)
+METHODS = (
+    Method("paypal", "PayPal", gateway="paypal"),
+    Method("sandbox", _("Sandbox payment (no real money)"), gateway="sandbox"),
+)
 
 
 def gateway_named(slug: str) -> Gateway:
@@ -31,6 +35,11 @@ def gateway_named(slug: str) -> Gateway:
     return GATEWAYS[slug]()
 
 
-def methods_on_offer() -> list[Method]:
-    """The methods whose gateway is configured; the admin shows what the others miss."""
-    return [method for method in METHODS if not gateway_named(method.gateway).missing()]
+def methods_on_offer(currency: str) -> list[Method]:
+    """The methods whose gateway is configured and takes `currency`; the admin shows what the others miss."""
+    return [
+        method
+        for method in METHODS
+        if not gateway_named(method.gateway).missing()
+        and currency in gateway_named(method.gateway).currencies
+    ]

@@ -4,9 +4,9 @@ An adapter translates between these dataclasses and one provider's API and holds
 exactly two ways, because they ask for different behaviour: `Unavailable` and `Declined`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from typing import Protocol
 
 from django.utils.functional import Promise
@@ -32,7 +32,12 @@ class BadSignature(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """A payment to be opened at the gateway. `reference` is the idempotency key."""
+    """A payment to be opened at the gateway. `reference` is the idempotency key.
+
+    `method` is what the buyer picked (a slug of `orders.gateways.METHODS`); a gateway of several methods offers
+    no other. `is_phone` says that he sits at a phone, and `payer_address` from which IP address he came: some
+    providers ask.
+    """
 
     reference: str
     amount: Money
@@ -40,14 +45,31 @@ class Charge:
     return_url: str
     expires_at: datetime
     language: str
+    method: str = ""
+    is_phone: bool = False
+    payer_address: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Instructions:
+    """How to pay without leaving our page: a code to scan, and for a coin what to send where.
+
+    `qr` is the text that the code holds. `coin_amount` is the exact amount as a decimal string in whole coins.
+    """
+
+    qr: str
+    coin: str = ""
+    coin_amount: str = ""
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A payment that is open at the gateway: where the buyer goes to pay."""
+    """A payment that is open at the gateway: where the buyer goes to pay, or what our page shows him, or both."""
 
     provider_id: str
-    pay_url: str
+    pay_url: str = ""
+    instructions: Instructions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +86,67 @@ class MoneyMoved:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusedReturn:
+    """A refund that the gateway had accepted and that failed in the end. `reference` is ours."""
+
+    reference: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class CoinProgress:
+    """How far a payment in coins is: decimal strings in whole coins, confirmations of those that are needed.
+
+    `needed` is 0 where the provider does not say how many it wants.
+    """
+
+    coin: str
+    due: str
+    received: str
+    confirmations: int = 0
+    needed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All the gateway knows of one payment at one moment. `state` is one of AttemptState's values."""
+    """All the gateway knows of one payment at one moment. `state` is one of AttemptState's values.
+
+    `chargebacks` took money back against our will, `reversals` gave it to us again (a dispute that we won).
+    A refund that is still on its way is in no list.
+    """
 
     provider_id: str
     state: str
     captures: tuple[MoneyMoved, ...] = ()
     refunds: tuple[MoneyMoved, ...] = ()
+    chargebacks: tuple[MoneyMoved, ...] = ()
+    reversals: tuple[MoneyMoved, ...] = ()
+    refused_returns: tuple[RefusedReturn, ...] = ()
+    progress: CoinProgress | None = None
     problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """A line of the provider's own books, for the nightly comparison with our ledger.
+
+    `kind` is one of EntryKind's values; `reference` is our payment's, empty where the provider does not say.
+    """
+
+    kind: str
+    transaction_id: str
+    amount: Money
+    at: datetime
+    reference: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookAnswer:
+    """What a provider wants to hear when a webhook has been stored."""
+
+    status: int = 200
+    content_type: str = "text/plain"
+    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +167,19 @@ class Return:
 
 
 class Gateway(Protocol):
-    """One provider. Methods that go over the network raise Unavailable or Declined, and take 15 s at most."""
+    """One provider. Methods that go over the network raise Unavailable or Declined, and take 15 s at most.
+
+    `currencies` are those it takes, of SHOP_CURRENCIES. `kept_headers` are the beginnings of the names of the
+    webhook headers that are kept as evidence: what the signature rests on. `refundable_for` is how long after a
+    capture the provider gives money back; None means for ever.
+    """
 
     slug: str
     label: str | Promise
+    currencies: frozenset[str]
+    webhook_answer: WebhookAnswer
+    kept_headers: tuple[str, ...]
+    refundable_for: timedelta | None
 
     def missing(self) -> list[str]:
         """Names of the settings without which this gateway cannot be offered."""
@@ -105,8 +189,12 @@ class Gateway(Protocol):
         """Open a payment. Called again with the same reference it answers the payment that is there."""
         ...
 
-    def fetch(self, *, reference: str, provider_id: str) -> Snapshot | None:
-        """Ask what became of a payment, by our reference where `provider_id` is empty. None: it has no such payment."""
+    def fetch(self, *, reference: str, provider_id: str, returns: Sequence[str] = ()) -> Snapshot | None:
+        """Ask what became of a payment, by our reference where `provider_id` is empty. None: it has no such payment.
+
+        `returns` are the references of all we have asked to be given back out of it, for providers that list
+        none.
+        """
         ...
 
     def close(self, *, provider_id: str) -> None:
@@ -115,6 +203,10 @@ class Gateway(Protocol):
 
     def give_back(self, refund: Return) -> None:
         """Ask for money to be returned. The refund shows in a later snapshot."""
+        ...
+
+    def bookings(self, *, day: date) -> Iterator[Booking]:
+        """All money that moved on a day of UTC by the provider's own books, in any order."""
         ...
 
     def read_webhook(self, *, headers: Mapping[str, str], body: bytes) -> Event:

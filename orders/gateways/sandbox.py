@@ -7,9 +7,9 @@ import json
 import re
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import cache
 
 import httpx
@@ -22,6 +22,7 @@ from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook, WebhookV
 from inventory.money import Money
 from orders.gateways.protocol import (
     BadSignature,
+    Booking,
     Charge,
     CredentialsRefused,
     Declined,
@@ -31,6 +32,7 @@ from orders.gateways.protocol import (
     Return,
     Snapshot,
     Unavailable,
+    WebhookAnswer,
 )
 
 # Connecting and waiting for an answer; with what ANSWER_SECONDS leaves for its body, 15 s at most.
@@ -80,6 +82,10 @@ class SandboxGateway:
 
     slug: str = "sandbox"
     label: str | Promise = _("Sandbox")
+    currencies: frozenset[str] = frozenset(settings.SHOP_CURRENCIES)
+    webhook_answer: WebhookAnswer = WebhookAnswer()
+    kept_headers: tuple[str, ...] = ("webhook-",)
+    refundable_for: timedelta | None = None
 
     def missing(self) -> list[str]:
         missing = [
@@ -123,7 +129,7 @@ class SandboxGateway:
             raise Declined(gettext("The sandbox gateway has this payment with another amount."))
         return Opened(provider_id=payment.snapshot.provider_id, pay_url=payment.pay_url)
 
-    def fetch(self, *, reference: str, provider_id: str) -> Snapshot | None:
+    def fetch(self, *, reference: str, provider_id: str, returns: Sequence[str] = ()) -> Snapshot | None:
         if not provider_id:
             payment = self._find(reference)
             return payment.snapshot if payment else None
@@ -162,6 +168,19 @@ class SandboxGateway:
             case {"reference": refund.reference, "payment": refund.provider_id}:
                 return
         raise _no_sense("another refund than was asked for")
+
+    def bookings(self, *, day: date) -> Iterator[Booking]:
+        after: object = 0
+        while after is not None:
+            answer = self._ask("GET", "/v1/payments", query={"moved_on": f"{day}", "after": f"{after}"})
+            match answer:
+                case _Answer(200, {"payments": [*payments], "next": int() | None as after}):
+                    for content in payments:
+                        yield from _bookings_of(_read_payment(content), day=day)
+                case _Answer(200):
+                    raise _no_sense("something that is not a list of payments")
+                case _:
+                    raise _refusal(answer)
 
     def read_webhook(self, *, headers: Mapping[str, str], body: bytes) -> Event:
         webhook_id = headers.get("webhook-id", "")
@@ -313,6 +332,13 @@ def _read_payment(content: object) -> _Payment:
                 ),
             )
     raise _no_sense("something that is not a payment")
+
+
+def _bookings_of(payment: _Payment, *, day: date) -> Iterator[Booking]:
+    for kind, movements in (("capture", payment.snapshot.captures), ("refund", payment.snapshot.refunds)):
+        for moved in movements:
+            if moved.at.date() == day:
+                yield Booking(kind, moved.transaction_id, moved.amount, moved.at, payment.reference)
 
 
 def _is_pay_url(url: str) -> bool:

@@ -13,7 +13,15 @@ from orders.models.payment import (
     WebhookEvent,
 )
 from orders.models.queue import Allocation, Basis, Cause, Estimate
-from orders.models.refund import Ground, Refund, RefundLine, RefundState
+from orders.models.refund import (
+    Ground,
+    MoneyReturn,
+    Refund,
+    RefundLine,
+    RefundState,
+    ReturnReason,
+    ReturnState,
+)
 
 __all__ = (
     "Allocation",
@@ -31,6 +39,7 @@ __all__ = (
     "LedgerEntry",
     "LineState",
     "Matter",
+    "MoneyReturn",
     "Order",
     "OrderLine",
     "OrderState",
@@ -39,6 +48,8 @@ __all__ = (
     "Refund",
     "RefundLine",
     "RefundState",
+    "ReturnReason",
+    "ReturnState",
     "ReviewItem",
     "ReviewKind",
     "Side",

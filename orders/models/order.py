@@ -134,6 +134,7 @@ class Order(WriteOnce):
 class LineState(models.TextChoices):
     UNPAID = "unpaid", _("awaiting payment")
     WAITING = "waiting", _("in the queue")
+    HELD = "held", _("on hold: its payment is disputed")
     ALLOCATED = "allocated", _("allocated")
     WITHDRAWN = "withdrawn", _("refunded")
 
@@ -203,7 +204,10 @@ class OrderLine(WriteOnce):
             ),
             models.CheckConstraint(
                 name="orders_orderline_waiting_iff_units_wait",
-                condition=Q(state=LineState.WAITING, quantity__gt=F("allocated") + F("withdrawn"))
+                condition=Q(
+                    state__in=(LineState.WAITING, LineState.HELD),
+                    quantity__gt=F("allocated") + F("withdrawn"),
+                )
                 | Q(state=LineState.UNPAID)
                 | Q(state=LineState.ALLOCATED, quantity=F("allocated") + F("withdrawn"), allocated__gt=0)
                 | Q(state=LineState.WITHDRAWN, quantity=F("withdrawn"), allocated=0),

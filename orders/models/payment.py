@@ -41,7 +41,11 @@ class PaymentAttempt(WriteOnce):
     amount_minor = models.PositiveBigIntegerField(_("amount in minor units"))
     currency = models.CharField(_("currency"), max_length=3)
     provider_id = models.CharField(_("gateway's id"), max_length=100, blank=True)
-    pay_url = models.URLField(_("payment page"), max_length=500, blank=True)
+    pay_url = models.URLField(_("payment page"), max_length=2000, blank=True)
+    # What our own page shows to pay by (`protocol.Instructions`), and how far a payment in coins is
+    # (`protocol.CoinProgress`), both as the gateway said them.
+    instructions = models.JSONField(_("instructions"), null=True)
+    progress = models.JSONField(_("progress"), null=True)
     problem = models.CharField(_("problem"), max_length=300, blank=True)
     created_at = models.DateTimeField(_("created"))
     expires_at = models.DateTimeField(_("expires"))
@@ -66,11 +70,11 @@ class PaymentAttempt(WriteOnce):
             models.CheckConstraint(
                 name="orders_paymentattempt_state_known", condition=Q(state__in=AttemptState.values)
             ),
-            # A double click on Pay finds the attempt that is there.
+            # A double click on Pay finds the attempt that is there; so does paying again what is being confirmed.
             models.UniqueConstraint(
                 "order",
                 "method",
-                condition=Q(state__in=(AttemptState.CREATED, AttemptState.PENDING)),
+                condition=Q(state__in=(AttemptState.CREATED, AttemptState.PENDING, AttemptState.CONFIRMING)),
                 name="orders_paymentattempt_one_open",
             ),
         )
@@ -88,6 +92,23 @@ class PaymentAttempt(WriteOnce):
     @property
     def amount(self) -> Money:
         return Money(self.amount_minor, self.currency)
+
+    @property
+    def seen_as(self) -> str:
+        """Changes whenever there is something new to show of it."""
+        progress = self.progress or {}
+        return ":".join(
+            (
+                self.reference,
+                self.state,
+                *(str(progress[name]) for name in ("received", "confirmations") if progress),
+            )
+        )
+
+    @property
+    def is_open_to_pay(self) -> bool:
+        """Whether the gateway has said how to pay it."""
+        return bool(self.pay_url) or self.instructions is not None
 
 
 class WebhookEvent(WriteOnce):
@@ -178,6 +199,9 @@ class ReviewKind(models.TextChoices):
     GATEWAY_REFUSES_US = "gateway-refuses-us", _("gateway refuses our credentials")
     EXTERNAL_REFUND = "external-refund", _("refund made outside the shop")
     REFUND_FAILED = "refund-failed", _("refund refused by the gateway")
+    RETURN_FAILED = "return-failed", _("money that was to go back was refused by the gateway")
+    DISPUTE_AFTER_REFUND = "disputed-refund", _("disputed although it was paid back")
+    BOOKS_DIFFER = "books-differ", _("the gateway's books differ from ours")
     EVIDENCE_BROKEN = "evidence-broken", _("evidence that was tampered with")
     CASE_OVERDUE = "case-overdue", _("a case without its first answer in time")
 

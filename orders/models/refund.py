@@ -113,6 +113,79 @@ class Refund(WriteOnce):
         return Money(self.minor, self.order.currency)
 
 
+class ReturnReason(models.TextChoices):
+    """Why money belongs to no sale."""
+
+    LATE = "late", _("it came after the order had ended")
+    DUPLICATE = "duplicate", _("the order was paid already")
+    SURPLUS = "surplus", _("it was more than the order costs")
+    WRONG_CURRENCY = "wrong-currency", _("it came in another currency")
+    INCOMPLETE = "incomplete", _("it never covered the order")
+
+
+class ReturnState(models.TextChoices):
+    DUE = "due", _("on its way")
+    PAID = "paid", _("given back")
+    FAILED = "failed", _("refused by the gateway")
+
+
+class MoneyReturn(WriteOnce):
+    """Money that was paid for nothing and goes back the way it came. No sale is refunded by it."""
+
+    order = models.ForeignKey(Order, models.PROTECT, related_name="money_returns", verbose_name=_("order"))
+    attempt = models.ForeignKey(
+        PaymentAttempt, models.PROTECT, related_name="money_returns", verbose_name=_("paid by")
+    )
+    reference = models.CharField(_("reference"), max_length=32, unique=True)
+    reason = models.CharField(_("reason"), max_length=20, choices=ReturnReason.choices)
+    minor = models.PositiveBigIntegerField(_("amount in minor units"))
+    currency = models.CharField(_("currency"), max_length=3)
+    state = models.CharField(_("state"), max_length=10, choices=ReturnState.choices, default=ReturnState.DUE)
+    due_at = models.DateTimeField(_("due since"))
+    # Empty where the shop decided by itself: late and duplicate money always goes back.
+    decided_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+", verbose_name=_("decided by")
+    )
+    paid_at = models.DateTimeField(_("given back at"), null=True)
+    problem = models.CharField(_("problem"), max_length=300, blank=True)
+
+    written_once: ClassVar[tuple[str, ...]] = (
+        "order",
+        "attempt",
+        "reference",
+        "reason",
+        "minor",
+        "currency",
+        "due_at",
+        "decided_by",
+        "paid_at",
+    )
+
+    class Meta:
+        verbose_name = _("returned money")
+        verbose_name_plural = _("returned money")
+        ordering = ("-id",)
+        constraints = (
+            models.CheckConstraint(
+                name="orders_moneyreturn_state_known", condition=Q(state__in=ReturnState.values)
+            ),
+            models.CheckConstraint(
+                name="orders_moneyreturn_reason_known", condition=Q(reason__in=ReturnReason.values)
+            ),
+            models.CheckConstraint(name="orders_moneyreturn_positive", condition=Q(minor__gt=0)),
+        )
+        indexes = (
+            models.Index(fields=["id"], name="orders_return_to_send", condition=Q(state=ReturnState.DUE)),
+        )
+
+    def __str__(self) -> str:
+        return self.reference
+
+    @property
+    def money(self) -> Money:
+        return Money(self.minor, self.currency)
+
+
 class RefundLine(AppendOnly):
     """How many units of one line a refund takes back."""
 

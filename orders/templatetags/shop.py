@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Protocol
 
+import segno
 from django import forms, template
 from django.utils import timezone
 from django.utils.formats import date_format
@@ -120,3 +121,10 @@ def complaints(form: forms.BaseForm) -> Iterator[Complaint]:
     for field in form.hidden_fields():
         for message in field.errors:
             yield Complaint("", str(message))
+
+
+@register.filter
+def qr_code(text: str) -> str:
+    """The address of a picture of the code that holds `text`: dark on light, whatever the page's colours."""
+    address: str = segno.make(text, error="m").svg_data_uri(border=3, dark="#000", light="#fff")
+    return address

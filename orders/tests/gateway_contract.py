@@ -1,11 +1,12 @@
 """What the contract test needs of each provider besides its gateway: somebody who acts behind the scenes.
 
-A new gateway adds its emulator's `Backstage` to BACKSTAGES, and the contract holds for it, or does not.
+A new gateway adds its emulator's `Backstage` to `test_gateway_contract`, and the contract holds for it, or does
+not.
 """
 
 import base64
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from pytest_django import Settings
@@ -84,11 +85,6 @@ def configured_sandbox(settings: Settings, *, books: str = ":memory:") -> Iterat
 
 
 @contextmanager
-def _sandbox_backstage(settings: Settings) -> Iterator[Backstage]:
+def sandbox_backstage(settings: Settings) -> Iterator[Backstage]:
     with configured_sandbox(settings) as sandbox:
         yield SandboxBackstage(sandbox, settings)
-
-
-BACKSTAGES: dict[str, Callable[[Settings], AbstractContextManager[Backstage]]] = {
-    "sandbox": _sandbox_backstage,
-}

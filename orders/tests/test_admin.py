@@ -20,11 +20,14 @@ from orders.models import (
     Ground,
     LedgerEntry,
     LineState,
+    MoneyReturn,
     Order,
     OrderLine,
     PaymentAttempt,
     Refund,
     RefundState,
+    ReturnReason,
+    ReturnState,
     ReviewItem,
     ReviewKind,
     WebhookEvent,
@@ -330,6 +333,58 @@ def test_an_unpaid_order_offers_no_refund(desk: Client) -> None:
     order = make_order([(make_fee(make_plan()), 1)])
     page = desk.get(reverse("admin:orders_order_change", args=[order.pk]))
     assert [str(action["title"]) for action in page.context["actions_detail"]] == ["Evidence (PDF)"]
+
+
+@pytest.mark.django_db
+def test_staff_give_back_what_belongs_to_no_sale_and_no_more(desk: Client, staff: User) -> None:
+    order = paid_order()
+    attempt = order.attempts.get()
+    path = reverse("admin:orders_paymentattempt_give_money_back", args=[attempt.pk])
+    # All of it is needed: there is nothing to give back.
+    assert desk.get(path).status_code == 302
+    LedgerEntry.objects.create(
+        order=order,
+        attempt=attempt,
+        gateway="sandbox",
+        kind=EntryKind.CAPTURE,
+        transaction_id="surplus",
+        minor=100,
+        currency="USD",
+        occurred_at=NOW,
+        recorded_at=NOW,
+    )
+
+    for amount, said in (("1.01", "belong to no sale"), ("x", "as in 4.99"), ("0", "belong to no sale")):
+        answer = desk.post(path, {"reason": ReturnReason.SURPLUS, "amount": amount})
+        assert said in answer.content.decode()
+    desk.post(path, {"reason": ReturnReason.SURPLUS, "amount": "1.00"})
+
+    back = MoneyReturn.objects.get()
+    assert (back.minor, back.state, back.decided_by) == (100, ReturnState.DUE, staff)
+
+
+@pytest.mark.django_db
+def test_a_return_that_was_refused_is_sent_again_from_its_page(desk: Client) -> None:
+    order = paid_order()
+    back = MoneyReturn.objects.create(
+        order=order,
+        attempt=order.attempts.get(),
+        reference=f"{order.reference}-B1",
+        reason=ReturnReason.DUPLICATE,
+        minor=499,
+        currency="USD",
+        state=ReturnState.FAILED,
+        problem="No funds",
+        due_at=NOW,
+    )
+    path = reverse("admin:orders_moneyreturn_send_again", args=[back.pk])
+    assert "No funds" in desk.get(path).content.decode()
+
+    desk.post(path)
+
+    back.refresh_from_db()
+    assert (back.state, back.problem) == (ReturnState.DUE, "")
+    assert "was not refused by the gateway" in desk.post(path).content.decode()
 
 
 @pytest.mark.django_db

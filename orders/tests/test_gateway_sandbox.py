@@ -283,8 +283,8 @@ def test_refund_that_names_no_request_of_ours_is_one_made_at_the_desk(
 
 def test_reference_is_escaped_in_the_address(provider: Listener) -> None:
     provider.answers.put(Answer(body=b'{"payments": []}'))
-    assert SandboxGateway().fetch(reference="T-1&captured_on=x#y", provider_id="") is None
-    assert provider.next().path == "/v1/payments?reference=T-1%26captured_on%3Dx%23y"
+    assert SandboxGateway().fetch(reference="T-1&moved_on=x#y", provider_id="") is None
+    assert provider.next().path == "/v1/payments?reference=T-1%26moved_on%3Dx%23y"
 
 
 def test_key_is_never_logged(

@@ -221,11 +221,11 @@ def test_captures_of_a_day_are_listed_by_utc(api: httpx.Client, sandbox: Running
     paid, _unpaid = create(api), create(api, reference="T-2")
     sandbox.decide(paid["pay_url"])
     at = datetime.fromisoformat(api.get(f"/v1/payments/{paid['id']}").json()["captures"][0]["at"])
-    listed = api.get("/v1/payments", params={"captured_on": f"{at:%Y-%m-%d}"}).json()
+    listed = api.get("/v1/payments", params={"moved_on": f"{at:%Y-%m-%d}"}).json()
     assert [payment["reference"] for payment in listed["payments"]] == ["T-1"]
     for day in (at - timedelta(days=1), at + timedelta(days=1)):
-        assert api.get("/v1/payments", params={"captured_on": f"{day:%Y-%m-%d}"}).json()["payments"] == []
-    assert error(api.get("/v1/payments", params={"captured_on": "today"})) == (422, "invalid")
+        assert api.get("/v1/payments", params={"moved_on": f"{day:%Y-%m-%d}"}).json()["payments"] == []
+    assert error(api.get("/v1/payments", params={"moved_on": "today"})) == (422, "invalid")
 
 
 def test_long_list_comes_in_pages(api: httpx.Client) -> None:
@@ -274,11 +274,12 @@ def test_page_shows_what_is_paid_to_whom_and_that_it_is_a_test(api: httpx.Client
     assert f'href="{payment["return_url"]}"' in answer.text
 
 
-def test_page_speaks_the_language_of_the_payment(api: httpx.Client) -> None:
-    answer = page(create(api, language="zh-hans")["pay_url"])
-    assert '<html lang="zh-hans">' in answer.text
+@pytest.mark.parametrize("language", ["zh-hans", "zh-hant"])
+def test_page_speaks_the_language_of_the_payment(api: httpx.Client, language: str) -> None:
+    answer = page(create(api, language=language)["pay_url"])
+    assert f'<html lang="{language}">' in answer.text
     assert "US$49.90" in answer.text
-    with override("zh-hans"):
+    with override(language):
         assert f">{pgettext('payment page', 'Approve')}</button>" in answer.text
 
 
@@ -437,7 +438,7 @@ def test_fault_that_cannot_be_changes_nothing(api: httpx.Client, faults: dict[st
 
 def command(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, MANAGE, "sandbox_gateway", "--books", str(tmp_path / "books.sqlite3"), *arguments],
+        [sys.executable, MANAGE, "gateway_emulators", "--books", str(tmp_path / "books.sqlite3"), *arguments],
         env={
             **os.environ,
             "VAR_DIR": str(tmp_path),

@@ -34,7 +34,7 @@ from orders.guardians import (
     refuse,
 )
 from orders.models import GuardianAnswer, GuardianRequest, Order, OrderState
-from orders.payments import NotPayable, begin_payment
+from orders.payments import NotPayable, Payer, begin_payment
 from orders.tests.minors import LATER, MEI, consents_of, make_minor, place, say_yes
 from tests.builders import NOW, make_fee, make_plan, make_user
 from tests.racing import failures, in_background, race, wait_until_blocked
@@ -195,7 +195,7 @@ def test_nobody_is_asked_when_the_time_is_over(order: Order) -> None:
 
 def test_nothing_can_be_paid_before_the_guardian_has_confirmed(order: Order) -> None:
     with pytest.raises(NotPayable):
-        begin_payment(order_id=order.pk, method="sandbox", return_url="", language="en", now=NOW)
+        begin_payment(order_id=order.pk, method="sandbox", payer=Payer("", "en"), now=NOW)
 
     assert not order.attempts.exists()
 
@@ -468,7 +468,7 @@ def test_an_order_that_its_buyer_cancels_as_it_is_confirmed_is_cancelled(
     assert [type(failure) for failure in failures(outcomes)] == ([CannotAnswer] if cancelled_first else [])
     assert (state_of(order), confirmations()) == (OrderState.CANCELLED, 0 if cancelled_first else 2)
     with pytest.raises(NotPayable):
-        begin_payment(order_id=order.pk, method="sandbox", return_url="", language="en", now=LATER)
+        begin_payment(order_id=order.pk, method="sandbox", payer=Payer("", "en"), now=LATER)
 
 
 @pytest.mark.postgres

@@ -1,25 +1,43 @@
 """Applying what a gateway reports. The numbers in names are the cases of the payment design."""
 
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 
 import pytest
+from django.db import IntegrityError, transaction
 
+from inventory.models import Plan
 from inventory.money import Money
 from notices.models import Notice
+from orders.allocation import allocate_devices
 from orders.checkout import expire_orders
-from orders.gateways.protocol import MoneyMoved, Snapshot
+from orders.gateways.protocol import CoinProgress, MoneyMoved, RefusedReturn, Snapshot
+from orders.ledger import apply_snapshot
 from orders.models import (
     AttemptState,
     LedgerEntry,
     LineState,
+    MoneyReturn,
     Order,
     OrderState,
     PaymentAttempt,
+    ReturnReason,
+    ReturnState,
     ReviewItem,
     ReviewKind,
 )
-from orders.payments import apply_snapshot
-from tests.builders import NOW, make_attempt, make_batch, make_fee, make_order, make_plan
+from orders.offers import stocks
+from orders.returns import CannotReturn, give_back, try_again
+from tests.builders import (
+    NOW,
+    make_attempt,
+    make_batch,
+    make_devices,
+    make_fee,
+    make_order,
+    make_plan,
+    make_user,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -38,6 +56,10 @@ def captured(
 ) -> Snapshot:
     move = MoneyMoved(transaction_id=transaction, amount=Money(minor, currency), at=at)
     return Snapshot(provider_id="pay_1", state="captured", captures=(move,))
+
+
+def returns() -> list[tuple[str, int, str]]:
+    return list(MoneyReturn.objects.order_by("pk").values_list("reason", "minor", "state"))
 
 
 def reviews() -> list[str]:
@@ -151,16 +173,21 @@ def test_19_late_capture_is_accepted_while_units_are_left(attempt: PaymentAttemp
 
 
 @pytest.mark.clause("3.3")
-def test_20_late_capture_without_units_is_kept_out_of_the_queue_for_return(attempt: PaymentAttempt) -> None:
+def test_20_late_capture_without_units_goes_back_in_full_and_the_buyer_is_told(
+    attempt: PaymentAttempt,
+) -> None:
     over = expire(attempt.order)
     make_order([(attempt.order.lines.get().fee, 5)], paid_at=NOW)
 
-    apply_snapshot(attempt_id=attempt.pk, snapshot=captured(4_990, at=over), now=over)
+    for _ in range(2):
+        apply_snapshot(attempt_id=attempt.pk, snapshot=captured(4_990, at=over), now=over)
 
     order = Order.objects.get(pk=attempt.order_id)
     assert (order.state, order.lines.get().state) == (OrderState.EXPIRED, LineState.UNPAID)
     assert LedgerEntry.objects.get().minor == 4_990
-    assert reviews() == [ReviewKind.LATE_WITHOUT_CAP]
+    assert returns() == [(ReturnReason.LATE, 4_990, ReturnState.DUE)]
+    assert Notice.objects.get(kind="money-returned").facts["amount"] == {"minor": 4_990, "currency": "USD"}
+    assert reviews() == []
 
 
 def test_23_capture_that_is_pending_gives_no_place(attempt: PaymentAttempt) -> None:
@@ -179,7 +206,9 @@ def test_26_second_whole_payment_is_a_duplicate(attempt: PaymentAttempt) -> None
 
     assert Order.objects.get().paid_at == CAPTURED_AT
     assert LedgerEntry.objects.count() == 2
-    assert reviews() == [ReviewKind.DUPLICATE]
+    assert returns() == [(ReturnReason.DUPLICATE, 4_990, ReturnState.DUE)]
+    assert MoneyReturn.objects.get().attempt == other
+    assert reviews() == []
 
 
 def test_26_two_captures_in_one_report_are_a_duplicate(attempt: PaymentAttempt) -> None:
@@ -194,7 +223,8 @@ def test_26_two_captures_in_one_report_are_a_duplicate(attempt: PaymentAttempt) 
     )
 
     assert Order.objects.get().state == OrderState.PAID
-    assert reviews() == [ReviewKind.DUPLICATE]
+    assert returns() == [(ReturnReason.DUPLICATE, 4_990, ReturnState.DUE)]
+    assert reviews() == []
 
 
 def test_42_refund_made_at_the_gateways_desk_is_booked_and_reviewed(attempt: PaymentAttempt) -> None:
@@ -260,3 +290,193 @@ def test_payment_is_booked_even_when_it_cannot_be_estimated(attempt: PaymentAtte
     assert (order.state, order.lines.get().state) == (OrderState.PAID, LineState.WAITING)
     assert order.lines.get().estimates.count() == 0
     assert LedgerEntry.objects.count() == 1
+
+
+# --- money that goes back ---
+
+
+def gone(minor: int, *, reference: str, at: datetime = NOW) -> MoneyMoved:
+    return MoneyMoved(
+        transaction_id=f"re_{reference}", amount=Money(minor, "USD"), at=at, reference=reference
+    )
+
+
+def test_15_surplus_goes_back_when_a_person_says_so_and_no_more_than_that(attempt: PaymentAttempt) -> None:
+    apply_snapshot(attempt_id=attempt.pk, snapshot=captured(5_090), now=NOW)
+    staff = make_user(is_staff=True)
+
+    def back(minor: int) -> MoneyReturn:
+        return give_back(
+            attempt_id=attempt.pk,
+            amount=Money(minor, "USD"),
+            reason=ReturnReason.SURPLUS,
+            decided_by_id=staff.pk,
+            now=NOW,
+        )
+
+    with pytest.raises(CannotReturn, match=r"\$1.00 belong to no sale"):
+        back(101)
+    assert back(100).decided_by == staff
+    with pytest.raises(CannotReturn, match=r"\$0.00 belong to no sale"):
+        back(1)
+    assert returns() == [(ReturnReason.SURPLUS, 100, ReturnState.DUE)]
+
+
+def test_14_payment_in_another_currency_can_be_given_back_whole(attempt: PaymentAttempt) -> None:
+    apply_snapshot(attempt_id=attempt.pk, snapshot=captured(4_990, currency="JPY"), now=NOW)
+
+    back = give_back(
+        attempt_id=attempt.pk,
+        amount=Money(4_990, "JPY"),
+        reason=ReturnReason.WRONG_CURRENCY,
+        decided_by_id=make_user(is_staff=True).pk,
+        now=NOW,
+    )
+
+    assert back.money == Money(4_990, "JPY")
+    assert Order.objects.get().state == OrderState.UNPAID
+
+
+def test_money_on_its_way_back_pays_for_nothing(attempt: PaymentAttempt) -> None:
+    """A late payment goes back; another too small one does not make it whole again."""
+    over = expire(attempt.order)
+    make_order([(attempt.order.lines.get().fee, 5)], paid_at=NOW)
+    apply_snapshot(attempt_id=attempt.pk, snapshot=captured(4_990, at=over), now=over)
+    Plan.objects.update(presale_cap=100)
+    other = make_attempt(attempt.order, number=2)
+
+    apply_snapshot(attempt_id=other.pk, snapshot=captured(10, transaction="cap_2", at=over), now=over)
+
+    assert Order.objects.get(pk=attempt.order_id).state == OrderState.EXPIRED
+    assert reviews() == [ReviewKind.UNDERPAID]
+
+
+def test_returned_money_is_closed_by_the_snapshot_that_shows_it_gone(attempt: PaymentAttempt) -> None:
+    other = make_attempt(attempt.order, number=2)
+    apply_snapshot(attempt_id=attempt.pk, snapshot=captured(4_990), now=NOW)
+    duplicate = captured(4_990, transaction="cap_2")
+    apply_snapshot(attempt_id=other.pk, snapshot=duplicate, now=NOW)
+    reference = MoneyReturn.objects.get().reference
+
+    back = replace(duplicate, refunds=(gone(4_990, reference=reference),))
+    for _ in range(2):
+        apply_snapshot(attempt_id=other.pk, snapshot=back, now=NOW)
+
+    assert returns() == [(ReturnReason.DUPLICATE, 4_990, ReturnState.PAID)]
+    assert sum(entry.minor for entry in LedgerEntry.objects.all()) == 4_990
+    assert Order.objects.get().state == OrderState.PAID
+    assert reviews() == []
+
+
+def test_41_return_that_the_gateway_refuses_after_all_is_told_and_can_be_sent_again(
+    attempt: PaymentAttempt,
+) -> None:
+    other = make_attempt(attempt.order, number=2)
+    apply_snapshot(attempt_id=attempt.pk, snapshot=captured(4_990), now=NOW)
+    duplicate = captured(4_990, transaction="cap_2")
+    apply_snapshot(attempt_id=other.pk, snapshot=duplicate, now=NOW)
+    back = MoneyReturn.objects.get()
+
+    refused = replace(duplicate, refused_returns=(RefusedReturn(back.reference, "The account is closed."),))
+    for _ in range(2):
+        apply_snapshot(attempt_id=other.pk, snapshot=refused, now=NOW)
+
+    back.refresh_from_db()
+    assert (back.state, back.problem) == (ReturnState.FAILED, "The account is closed.")
+    assert reviews() == [ReviewKind.RETURN_FAILED]
+    try_again(back)
+    assert returns() == [(ReturnReason.DUPLICATE, 4_990, ReturnState.DUE)]
+    with pytest.raises(CannotReturn, match="was not refused"):
+        try_again(back)
+
+
+# --- disputes ---
+
+
+def moved(kind: str, transaction: str) -> tuple[MoneyMoved, ...]:
+    return (MoneyMoved(transaction_id=transaction, amount=Money(4_990, "USD"), at=NOW),)
+
+
+def test_44_chargeback_puts_the_order_on_hold_and_a_won_dispute_lets_it_back_to_its_place(
+    attempt: PaymentAttempt,
+) -> None:
+    paid = captured(4_990)
+    apply_snapshot(attempt_id=attempt.pk, snapshot=paid, now=NOW)
+    line = Order.objects.get().lines.get()
+    make_devices(line.plan, 1)
+
+    lost = replace(paid, chargebacks=moved("chargeback", "dp_1"))
+    for _ in range(2):
+        apply_snapshot(attempt_id=attempt.pk, snapshot=lost, now=NOW)
+    line.refresh_from_db()
+    assert line.state == LineState.HELD
+    assert allocate_devices(plan_id=line.plan_id, now=NOW + timedelta(hours=1)) == 0
+    assert sum(entry.minor for entry in LedgerEntry.objects.all()) == 0
+    assert reviews() == [ReviewKind.CHARGEBACK]
+    # Its units are not sold to anybody else meanwhile.
+    assert stocks([line.plan])[line.plan_id].held == 1
+
+    won = replace(lost, reversals=moved("reversal", "dp_1"))
+    apply_snapshot(attempt_id=attempt.pk, snapshot=won, now=NOW)
+    line.refresh_from_db()
+    assert (line.state, line.paid_at) == (LineState.WAITING, CAPTURED_AT)
+    assert allocate_devices(plan_id=line.plan_id, now=NOW + timedelta(hours=1)) == 1
+    told = Notice.objects.filter(kind__in=("payment-disputed", "dispute-ended")).order_by("pk")
+    assert list(told.values_list("kind", flat=True)) == ["payment-disputed", "dispute-ended"]
+
+
+def test_45_dispute_of_what_was_paid_back_is_flagged(attempt: PaymentAttempt) -> None:
+    paid = captured(4_990)
+    apply_snapshot(attempt_id=attempt.pk, snapshot=paid, now=NOW)
+    back = replace(paid, refunds=(gone(4_990, reference=""),))
+    apply_snapshot(attempt_id=attempt.pk, snapshot=back, now=NOW)
+
+    disputed = replace(back, chargebacks=moved("chargeback", "dp_1"))
+    apply_snapshot(attempt_id=attempt.pk, snapshot=disputed, now=NOW)
+
+    assert reviews() == [
+        ReviewKind.EXTERNAL_REFUND,
+        ReviewKind.CHARGEBACK,
+        ReviewKind.DISPUTE_AFTER_REFUND,
+    ]
+
+
+# --- coins ---
+
+
+def test_32_what_is_being_confirmed_is_kept_and_no_second_payment_of_its_kind_is_begun(
+    attempt: PaymentAttempt,
+) -> None:
+    progress = CoinProgress("BTC", due="0.0103", received="0.0100", confirmations=1, needed=3)
+    confirming = Snapshot(provider_id="pay_1", state="confirming", progress=progress)
+
+    apply_snapshot(attempt_id=attempt.pk, snapshot=confirming, now=NOW)
+
+    attempt.refresh_from_db()
+    assert attempt.state == AttemptState.CONFIRMING
+    assert attempt.progress == {
+        "coin": "BTC",
+        "due": "0.0103",
+        "received": "0.0100",
+        "confirmations": 1,
+        "needed": 3,
+    }
+    with pytest.raises(IntegrityError), transaction.atomic():
+        PaymentAttempt.objects.create(
+            order=attempt.order,
+            reference="second",
+            method=attempt.method,
+            gateway="sandbox",
+            amount_minor=1,
+            currency="USD",
+            created_at=NOW,
+            expires_at=NOW,
+        )
+
+
+def test_35_dropped_coins_leave_the_order_to_be_paid(attempt: PaymentAttempt) -> None:
+    for state in ("confirming", "pending"):
+        apply_snapshot(attempt_id=attempt.pk, snapshot=Snapshot(provider_id="pay_1", state=state), now=NOW)
+
+    attempt.refresh_from_db()
+    assert (attempt.state, Order.objects.get().state) == (AttemptState.PENDING, OrderState.UNPAID)

@@ -25,13 +25,15 @@ from orders.models import (
 )
 from orders.payments import (
     NotPayable,
+    Payer,
     begin_payment,
     poll_payments,
     process_webhooks,
     receive_webhook,
     refresh_attempt,
 )
-from orders.refunds import approve_refund, request_refund, send_refunds
+from orders.refunds import approve_refund, request_refund
+from orders.returns import send_returns
 from orders.tests.gateway_servers import Listener, Request
 from tests.builders import make_attempt, make_fee, make_order, make_plan, make_user
 
@@ -51,9 +53,8 @@ def order(now: datetime) -> Order:
 
 
 def begin(order: Order, now: datetime, *, method: str = "sandbox") -> PaymentAttempt:
-    return begin_payment(
-        order_id=order.pk, method=method, return_url="http://127.0.0.1/back", language="en", now=now
-    )
+    payer = Payer(return_url="http://127.0.0.1/back", language="en")
+    return begin_payment(order_id=order.pk, method=method, payer=payer, now=now)
 
 
 def state_of(order: Order) -> str:
@@ -344,12 +345,12 @@ def test_refund_waits_while_our_credentials_are_refused(
 ) -> None:
     refund = approved_refund(sandbox, order, now)
     key, settings.SANDBOX_GATEWAY_KEY = settings.SANDBOX_GATEWAY_KEY, "wrong"
-    assert send_refunds(now=now) == 0
+    assert send_returns(now=now) == 0
     refund.refresh_from_db()
     assert refund.state == RefundState.APPROVED
 
     settings.SANDBOX_GATEWAY_KEY = key
-    assert send_refunds(now=now) == 1
+    assert send_returns(now=now) == 1
 
 
 def test_refund_that_was_refused_but_paid_all_the_same_is_paid(
@@ -357,7 +358,7 @@ def test_refund_that_was_refused_but_paid_all_the_same_is_paid(
 ) -> None:
     refund = approved_refund(sandbox, order, now)
     sandbox.set_faults(lost_answers=1)
-    send_refunds(now=now)
+    send_returns(now=now)
     Refund.objects.filter(pk=refund.pk).update(state=RefundState.FAILED)
 
     refresh_attempt(attempt_id=refund.attempt_id, now=now)
@@ -374,7 +375,7 @@ def test_approved_refund_is_paid_back_once_and_closed_by_the_snapshot(
 
     # The answer is lost, so it is asked for twice, by one key.
     sandbox.set_faults(lost_answers=1)
-    assert [send_refunds(now=now) for _ in range(2)] == [0, 1]
+    assert [send_returns(now=now) for _ in range(2)] == [0, 1]
     poll_payments(now=now)
 
     refund.refresh_from_db()

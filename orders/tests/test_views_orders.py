@@ -214,11 +214,11 @@ def test_phones_are_listed_with_the_days_left(
 def test_order_page_asks_one_more_query_for_each_waiting_line(
     client: Client, customer: User, waiting: Order, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
-    with django_assert_num_queries(19):
+    with django_assert_num_queries(20):
         client.get(f"/orders/{waiting.reference}/")
     fees = [make_fee(make_plan(f"Plan {number}")) for number in range(4)]
     larger = make_order([(fee, 1) for fee in fees], customer=customer, paid_at=NOW)
-    with django_assert_num_queries(22):
+    with django_assert_num_queries(23):
         client.get(f"/orders/{larger.reference}/")
 
 

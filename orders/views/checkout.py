@@ -31,7 +31,7 @@ from orders.gateways import methods_on_offer
 from orders.gateways.protocol import Declined, Unavailable
 from orders.guardians import CannotAsk
 from orders.models import AttemptState, Order, OrderState, PaymentAttempt
-from orders.payments import NotPayable, begin_payment, refresh_attempt
+from orders.payments import NotPayable, Payer, begin_payment, refresh_attempt
 from orders.views.basket import PricedBasket, priced
 from orders.views.orders import own_order
 
@@ -100,17 +100,14 @@ def pay(request: CustomerRequest, reference: str) -> HttpResponse:
     order, now = own_order(request, reference), timezone.now()
     if not order.is_payable(now):
         return redirect(order)
-    methods = methods_on_offer()
+    methods = methods_on_offer(order.currency)
     form = PayForm(request.POST or None, methods=methods)
     if form.is_valid():
         try:
             attempt = begin_payment(
                 order_id=order.pk,
                 method=form.cleaned_data["method"],
-                return_url=request.build_absolute_uri(
-                    reverse("orders:payment-return", args=[order.reference])
-                ),
-                language=_language(),
+                payer=_payer(request, order),
                 now=now,
             )
         except NotPayable as no:
@@ -128,7 +125,8 @@ def pay(request: CustomerRequest, reference: str) -> HttpResponse:
                 None, _("This way to pay was refused. Nothing was charged. Please choose another one.")
             )
         else:
-            return redirect(attempt.pay_url)
+            # What has no page of its own is paid from ours.
+            return redirect(attempt.pay_url or reverse("orders:pay", args=[order.reference]))
     return render(
         request,
         "orders/pay.html",
@@ -152,7 +150,7 @@ def pay_live(request: HttpRequest, reference: str) -> HttpResponse:
     if not order.is_payable(timezone.now()):
         return HttpResponseClientRedirect(order.get_absolute_url())
     attempt = _newest_attempt(order)
-    if attempt is not None and f"{attempt.reference}:{attempt.state}" == request.GET.get("seen"):
+    if attempt is not None and attempt.seen_as == request.GET.get("seen"):
         return HttpResponse(status=204)
     return render(request, "orders/pay_live.html", {"order": order, "attempt": attempt})
 
@@ -286,6 +284,16 @@ def _law(form: CheckoutForm) -> dict[str, object]:
         "right_explanation": in_language(right.explanation, language),
         "withdraw_until": withdrawal_ends(right, ordered_at=timezone.now()),
     }
+
+
+def _payer(request: CustomerRequest, order: Order) -> Payer:
+    return Payer(
+        return_url=request.build_absolute_uri(reverse("orders:payment-return", args=[order.reference])),
+        language=_language(),
+        # Good enough to choose between a code to scan and an app to open: both pay.
+        is_phone="Mobi" in request.headers.get("User-Agent", ""),
+        address=witness_of(request).ip_address,
+    )
 
 
 def _newest_attempt(order: Order) -> PaymentAttempt | None:

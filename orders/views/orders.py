@@ -27,6 +27,7 @@ from orders.models import (
     Estimate,
     GuardianRequest,
     LineState,
+    MoneyReturn,
     Order,
     OrderLine,
     OrderState,
@@ -59,6 +60,11 @@ class Situation:
     progress: Progress
     standings: tuple[Standing, ...]
     attempts: tuple[PaymentAttempt, ...]
+    money_returns: tuple[MoneyReturn, ...]
+
+    @property
+    def is_on_hold(self) -> bool:
+        return any(standing.progress.line.state == LineState.HELD for standing in self.standings)
 
     @property
     def is_moving(self) -> bool:
@@ -171,6 +177,7 @@ def _situation(order: Order) -> Situation:
         progress=progress,
         standings=tuple(Standing(each, at_payment.get(each.line.pk)) for each in progress.lines),
         attempts=tuple(order.attempts.order_by("pk")),
+        money_returns=tuple(order.money_returns.order_by("pk")),
     )
 
 

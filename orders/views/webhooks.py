@@ -5,8 +5,8 @@ from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
-from orders.gateways import GATEWAYS
-from orders.gateways.protocol import BadSignature
+from orders.gateways import GATEWAYS, gateway_named
+from orders.gateways.protocol import BadSignature, Unavailable
 from orders.payments import receive_webhook
 
 LARGEST_BODY = 1024 * 1024
@@ -27,4 +27,7 @@ def webhook(request: HttpRequest, gateway: str) -> HttpResponse:
         receive_webhook(gateway=gateway, headers=headers, body=request.body, now=timezone.now())
     except BadSignature:
         return HttpResponseBadRequest()
-    return HttpResponse()
+    except Unavailable:
+        return HttpResponse(status=503)
+    answer = gateway_named(gateway).webhook_answer
+    return HttpResponse(answer.body, status=answer.status, content_type=answer.content_type)

@@ -55,9 +55,23 @@ def test_an_impossible_address_is_explained(environment: dict[str, str], words: 
 def test_secrets_are_made_once_and_are_for_the_owner_only(tmp_path: Path) -> None:
     made = kept_secrets(tmp_path)
     assert kept_secrets(tmp_path) == made
-    assert sorted(made) == ["SANDBOX_GATEWAY_KEY", "SANDBOX_WEBHOOK_SECRET", "SECRET_KEY"]
+    assert sorted(made) == [
+        "PAYPAL_CLIENT_ID",
+        "PAYPAL_CLIENT_SECRET",
+        "PAYPAL_WEBHOOK_ID",
+        "SANDBOX_GATEWAY_KEY",
+        "SANDBOX_WEBHOOK_SECRET",
+        "SECRET_KEY",
+    ]
     assert [path.name for path in tmp_path.iterdir()] == ["demo-secrets.json"]
     assert (tmp_path / "demo-secrets.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_demo_of_an_earlier_release_keeps_its_secrets_and_gets_the_new_ones(tmp_path: Path) -> None:
+    (tmp_path / "demo-secrets.json").write_text('{"SECRET_KEY": "old"}')
+    made = kept_secrets(tmp_path)
+    assert (made["SECRET_KEY"], len(made)) == ("old", 6)
+    assert kept_secrets(tmp_path) == made
 
 
 def test_the_demo_never_touches_another_database(tmp_path: Path) -> None:

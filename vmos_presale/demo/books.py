@@ -9,7 +9,7 @@ from orders.gateways.emulators.books import Books
 from orders.gateways.emulators.sandbox import SCHEMA
 from orders.models import AttemptState, EntryKind, LedgerEntry, PaymentAttempt
 
-# Where `sandbox_gateway` keeps them unless told otherwise.
+# Where `gateway_emulators` keeps them unless told otherwise.
 FILE = settings.VAR_DIR / "sandbox-gateway.sqlite3"
 STATES = (AttemptState.CAPTURED, AttemptState.DECLINED, AttemptState.EXPIRED)
 

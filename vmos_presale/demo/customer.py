@@ -19,8 +19,8 @@ from orders.checkout import Wish, place_order
 from orders.estimates import refresh_estimates
 from orders.forms import CheckoutForm
 from orders.gateways.protocol import MoneyMoved, Snapshot
+from orders.ledger import apply_snapshot
 from orders.models import AttemptState, Matter, Order, PaymentAttempt, Side
-from orders.payments import apply_snapshot
 from vmos_presale.demo.catalogue import (
     BROWSERS,
     CUSTOMER,

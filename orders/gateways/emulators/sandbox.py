@@ -4,7 +4,7 @@
                                       webhook_url?, expires_at, language} → 201 and the payment; 200 when it was there
     GET  /v1/payments/{id}
     GET  /v1/payments?reference=…     {payments: […], next}: `next` goes into ?after= for the rest of a long list
-    GET  /v1/payments?captured_on=…   those with a capture on that day of UTC
+    GET  /v1/payments?moved_on=…      those with a capture or a refund on that day of UTC
     POST /v1/payments/{id}/cancel     409 when it has been paid
     POST /v1/refunds                  Idempotency-Key; {payment, reference, amount, currency} → 201 and the refund
     GET  /pay/{id}                    where the buyer decides
@@ -40,7 +40,7 @@ from orders.gateways.emulators.deliveries import BACKOFF
 from orders.gateways.emulators.server import JSON, POLICY, Emulator, Refused, answer, page, read_object
 
 MERCHANT = "VMOS Cloud"
-LANGUAGES = ("en", "zh-hans")
+LANGUAGES = ("en", "zh-hans", "zh-hant")
 PAGE_LENGTH = 100
 
 REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,31}")
@@ -200,13 +200,16 @@ class Sandbox(Emulator):
         if "reference" in request.args:
             conditions.append("reference = ?")
             parameters.append(request.args["reference"])
-        if "captured_on" in request.args:
+        if "moved_on" in request.args:
             try:
-                day = date.fromisoformat(request.args["captured_on"])
+                day = date.fromisoformat(request.args["moved_on"])
             except ValueError:
-                raise Refused(422, "invalid", "captured_on is a day, as in 2026-11-23.") from None
-            conditions.append("id IN (SELECT payment FROM capture WHERE at >= ? AND at < ?)")
-            parameters += [f"{day}T", f"{day + timedelta(days=1)}T"]
+                raise Refused(422, "invalid", "moved_on is a day, as in 2026-11-23.") from None
+            conditions.append(
+                "id IN (SELECT payment FROM capture WHERE at >= ? AND at < ?"
+                " UNION SELECT payment FROM refund WHERE at >= ? AND at < ?)"
+            )
+            parameters += [f"{day}T", f"{day + timedelta(days=1)}T"] * 2
         with self.books.transaction() as db:
             self._expire(db)
             query = f"SELECT * FROM payment WHERE {' AND '.join(conditions)} ORDER BY number LIMIT {PAGE_LENGTH + 1}"  # noqa: S608 (constants)

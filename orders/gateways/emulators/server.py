@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Self, TypeAlias
+from typing import Protocol, Self, TypeAlias
 from urllib.parse import quote
 from wsgiref.types import StartResponse, WSGIEnvironment
 
@@ -184,6 +184,18 @@ def read_object(request: Request) -> JSON:
     return content
 
 
+class Served(Protocol):
+    """What can answer on a port: one emulator, or several together."""
+
+    public_url: str
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]: ...
+
+
 class _Handler(WSGIRequestHandler):
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         # Without the query, and in the words of our own log.
@@ -197,7 +209,7 @@ class Listening:
     Raises OSError when the port is taken. Port 0 is any that is free.
     """
 
-    def __init__(self, emulator: Emulator, *, host: str, port: int, public_url: str = "") -> None:
+    def __init__(self, emulator: Served, *, host: str, port: int, public_url: str = "") -> None:
         self._emulator = emulator
         # Werkzeug exits when it cannot have the port.
         self._socket = socket.create_server(

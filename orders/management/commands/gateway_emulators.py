@@ -1,4 +1,4 @@
-"""Run the provider behind the sandbox gateway."""
+"""Run the providers that the demo pays with: the sandbox, and the emulators of real ones that are configured."""
 
 import signal
 import sqlite3
@@ -9,14 +9,18 @@ from types import FrameType
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from orders.gateways.emulators.paypal import PayPal
 from orders.gateways.emulators.sandbox import Sandbox
-from orders.gateways.emulators.server import Listening, is_loopback
+from orders.gateways.emulators.server import Emulator, Listening, is_loopback
+from orders.gateways.emulators.together import Together
+from orders.gateways.paypal import PayPalGateway
 from orders.gateways.sandbox import SandboxGateway
 
 
 class Command(BaseCommand):
     help = (
-        "Run the payment provider of the sandbox gateway: payments without money, for the demo and for tests."
+        "Run the payment provider of the sandbox gateway, and below it the emulators of the real providers whose "
+        "settings lead there: payments without money, for the demo and for tests."
     )
     # It shares nothing with the shop but the settings.
     requires_system_checks: tuple[str, ...] = ()
@@ -27,7 +31,8 @@ class Command(BaseCommand):
         parser.add_argument(
             "--books",
             default=str(settings.VAR_DIR / "sandbox-gateway.sqlite3"),
-            help="file that keeps the payments, or :memory: (default: %(default)s)",
+            help="file that keeps the sandbox's payments, or :memory:; the others have files beside it "
+            "(default: %(default)s)",
         )
         parser.add_argument(
             "--any-host",
@@ -45,8 +50,11 @@ class Command(BaseCommand):
         if missing := SandboxGateway().missing():
             raise CommandError(f"These settings are missing or of no use: {', '.join(missing)}.")
         try:
-            emulator = Sandbox(
-                key=settings.SANDBOX_GATEWAY_KEY, secret=settings.SANDBOX_WEBHOOK_SECRET, books=books
+            emulator = Together(
+                Sandbox(
+                    key=settings.SANDBOX_GATEWAY_KEY, secret=settings.SANDBOX_WEBHOOK_SECRET, books=books
+                ),
+                _others(books),
             )
         except ValueError as error:
             raise CommandError(f"SANDBOX_WEBHOOK_SECRET: {error}") from None
@@ -71,3 +79,18 @@ class Command(BaseCommand):
             self.stdout.flush()
             stopping.wait()
         self.stdout.write("The sandbox gateway has stopped.")
+
+
+def _others(books: str) -> dict[str, Emulator]:
+    """The emulators of real providers, by the name below which their settings lead to the sandbox's address."""
+    base = settings.SANDBOX_GATEWAY_URL
+    emulators: dict[str, Emulator] = {}
+    if f"{base}/paypal" == settings.PAYPAL_URL and not PayPalGateway().missing():
+        emulators["paypal"] = PayPal(
+            client_id=settings.PAYPAL_CLIENT_ID,
+            client_secret=settings.PAYPAL_CLIENT_SECRET,
+            webhook_id=settings.PAYPAL_WEBHOOK_ID,
+            webhook_url=f"{settings.SITE_URL}/webhooks/paypal/",
+            books=books if books == ":memory:" else f"{books}-paypal",
+        )
+    return emulators

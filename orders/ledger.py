@@ -1,0 +1,318 @@
+"""What happens when a gateway reports money: it is booked, and then decided what it means.
+
+`apply_snapshot` is the only writer of money. Everything that is owed to an order is a sum of its ledger.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from django.db import transaction
+
+from inventory.money import Money
+from notices import kinds
+from notices.outbox import JSONValue, tell
+from orders.estimates import record_first_estimate
+from orders.gateways.protocol import MoneyMoved, RefusedReturn, Snapshot
+from orders.models import (
+    AttemptState,
+    EntryKind,
+    LedgerEntry,
+    LineState,
+    MoneyReturn,
+    Order,
+    OrderLine,
+    OrderState,
+    PaymentAttempt,
+    Refund,
+    RefundState,
+    ReturnReason,
+    ReturnState,
+    ReviewKind,
+)
+from orders.offers import stocks
+from orders.queue import lock_plans
+from orders.reviews import open_review_item
+from orders.telling import about_order, about_refund, about_return
+
+logger = logging.getLogger(__name__)
+
+# Money that comes to us is positive in the ledger, money that leaves us negative.
+SIGNS = {EntryKind.CAPTURE: 1, EntryKind.REFUND: -1, EntryKind.CHARGEBACK: -1, EntryKind.REVERSAL: 1}
+
+
+def apply_snapshot(*, attempt_id: int, snapshot: Snapshot, now: datetime) -> PaymentAttempt:
+    """Book the money a gateway reports and, if it covers the order, put the order's lines into their queues.
+
+    Safe to call again with the same snapshot, or an older one. Money that does not fit is booked all the same,
+    and either given back at once or put before a person: raising here would roll back the only record of it.
+    Locks the order, then the attempt.
+    """
+    with transaction.atomic(durable=True):
+        order_id = PaymentAttempt.objects.values_list("order_id", flat=True).get(pk=attempt_id)
+        order = Order.objects.select_for_update(no_key=True).get(pk=order_id)
+        attempt = PaymentAttempt.objects.select_for_update(no_key=True).get(pk=attempt_id)
+        captured = _book_all(attempt, EntryKind.CAPTURE, snapshot.captures, now=now)
+        refunded = _book_all(attempt, EntryKind.REFUND, snapshot.refunds, now=now)
+        disputed = [
+            *_book_all(attempt, EntryKind.CHARGEBACK, snapshot.chargebacks, now=now),
+            *_book_all(attempt, EntryKind.REVERSAL, snapshot.reversals, now=now),
+        ]
+        _advance(attempt, snapshot)
+        for move, _entry in refunded:
+            _close_return(order, move, now=now)
+        for refused in snapshot.refused_returns:
+            _fail_return(order, refused, now=now)
+        if captured:
+            _settle(order, new=[entry for _move, entry in captured], now=now)
+        if disputed:
+            _dispute(order, new=[entry for _move, entry in disputed], now=now)
+    attempt.refresh_from_db()
+    return attempt
+
+
+def _book_all(
+    attempt: PaymentAttempt, kind: EntryKind, moves: Sequence[MoneyMoved], *, now: datetime
+) -> list[tuple[MoneyMoved, LedgerEntry]]:
+    """Write what the ledger does not have yet; an order's entries are written under its lock.
+
+    An entry that stands under another payment is never moved: a person has to look at it.
+    """
+    booked = []
+    for move in moves:
+        entry, is_new = LedgerEntry.objects.get_or_create(
+            gateway=attempt.gateway,
+            kind=kind,
+            transaction_id=move.transaction_id,
+            defaults={
+                "order_id": attempt.order_id,
+                "attempt": attempt,
+                "minor": SIGNS[kind] * move.amount.minor,
+                "currency": move.amount.currency,
+                "occurred_at": move.at,
+                "recorded_at": now,
+            },
+        )
+        if is_new:
+            booked.append((move, entry))
+        elif entry.attempt_id != attempt.pk:
+            open_review_item(
+                kind=ReviewKind.ALREADY_BOOKED,
+                key=f"{attempt.reference}:{move.transaction_id}",
+                order=attempt.order,
+                detail=f"{attempt} reports {kind} {move.transaction_id}, which is booked for {entry.attempt}.",
+                now=now,
+            )
+    return booked
+
+
+def _advance(attempt: PaymentAttempt, snapshot: Snapshot) -> None:
+    """Move the attempt's state forward: what is captured stays so, and an end is not undone by an older report."""
+    state = AttemptState.CAPTURED if snapshot.captures else AttemptState(snapshot.state)
+    is_open = state in AttemptState.open()
+    if attempt.state == AttemptState.CAPTURED or (is_open and attempt.state not in AttemptState.open()):
+        return
+    PaymentAttempt.objects.filter(pk=attempt.pk).update(
+        state=state,
+        provider_id=snapshot.provider_id,
+        problem=snapshot.problem[:300],
+        progress=dataclasses.asdict(snapshot.progress) if snapshot.progress else None,
+        next_poll_at=attempt.next_poll_at if is_open else None,
+    )
+
+
+def _settle(order: Order, *, new: Sequence[LedgerEntry], now: datetime) -> None:
+    """Decide what newly captured money means for its order."""
+    fitting = [entry for entry in new if entry.currency == order.currency]
+    for entry in new:
+        if entry.currency != order.currency:
+            _review(
+                order, ReviewKind.WRONG_CURRENCY, entry, f"Captured {entry.money} for {order.total}.", now=now
+            )
+    if not fitting:
+        return
+    if order.state == OrderState.PAID:
+        for entry in fitting:
+            _give_back(order, entry, entry.money, reason=ReturnReason.DUPLICATE, now=now)
+        return
+    entries = [entry for entry in order.ledger.all() if entry.currency == order.currency]
+    balance = Money(sum(entry.minor for entry in entries), order.currency) - _going_back(order)
+    latest = fitting[-1]
+    if balance < order.total:
+        _review(order, ReviewKind.UNDERPAID, latest, f"{order.total - balance} are missing.", now=now)
+        return
+    if order.state != OrderState.UNPAID and not _has_room(order):
+        for entry in fitting:
+            _give_back(order, entry, entry.money, reason=ReturnReason.LATE, now=now)
+        return
+    _join_queues(order, paid_at=_covered_at(entries, total=order.total), now=now)
+    surplus = balance - order.total
+    if surplus:
+        # Two whole payments are a duplicate; a little more than asked is for a person to look at.
+        twice = next((entry for entry in fitting if entry.minor == surplus.minor), None)
+        if twice:
+            _give_back(order, twice, surplus, reason=ReturnReason.DUPLICATE, now=now)
+        else:
+            _review(order, ReviewKind.SURPLUS, latest, f"{surplus} more than the order costs.", now=now)
+
+
+def _going_back(order: Order) -> Money:
+    """Money that is on its way back to the buyer: it covers nothing any more."""
+    due = order.money_returns.filter(currency=order.currency, state=ReturnState.DUE)
+    return Money(sum(back.minor for back in due), order.currency)
+
+
+def _give_back(
+    order: Order, entry: LedgerEntry, amount: Money, *, reason: ReturnReason, now: datetime
+) -> None:
+    """Have money that belongs to no sale sent back the way it came, and tell the buyer.
+
+    Returned is what was paid for nothing; the sale itself is refunded on the agreement's grounds only (3.3).
+    """
+    back = MoneyReturn.objects.create(
+        order=order,
+        attempt=entry.attempt,
+        reference=f"{order.reference}-B{order.money_returns.count() + 1}",
+        reason=reason,
+        minor=amount.minor,
+        currency=amount.currency,
+        due_at=now,
+    )
+    tell([about_return(order, back)], now=now)
+
+
+def _dispute(order: Order, *, new: Sequence[LedgerEntry], now: datetime) -> None:
+    """Hold the order's units while a bank has its money, and let them back to their place when it is returned."""
+    entries = list(order.ledger.all())
+    disputes = [e for e in entries if e.kind in (EntryKind.CHARGEBACK, EntryKind.REVERSAL)]
+    is_disputed = sum(entry.minor for entry in disputes) < 0
+    was, becomes = (LineState.WAITING, LineState.HELD) if is_disputed else (LineState.HELD, LineState.WAITING)
+    OrderLine.objects.filter(order=order, state=was).update(state=becomes)
+    for entry in new:
+        if entry.kind == EntryKind.CHARGEBACK:
+            _review(
+                order,
+                ReviewKind.CHARGEBACK,
+                entry,
+                f"{Money(-entry.minor, entry.currency)} were taken back.",
+                now=now,
+            )
+    if sum(entry.minor for entry in entries if entry.currency == order.currency) < 0:
+        _review(
+            order,
+            ReviewKind.DISPUTE_AFTER_REFUND,
+            new[-1],
+            "More has left than ever came: dispute it, it was paid back before.",
+            now=now,
+        )
+    kind = kinds.PAYMENT_DISPUTED if is_disputed else kinds.DISPUTE_ENDED
+    tell([about_order(order, kind, {}, key=f"{kind.slug}:{order.reference}:{new[-1].pk}")], now=now)
+
+
+def _covered_at(entries: Sequence[LedgerEntry], *, total: Money) -> datetime:
+    """Since when the money covers `total` without a break: money given back in between does not count."""
+    balance, covered_at = 0, None
+    for entry in sorted(entries, key=lambda entry: (entry.occurred_at, entry.pk)):
+        balance += entry.minor
+        if balance < total.minor:
+            covered_at = None
+        elif covered_at is None:
+            covered_at = entry.occurred_at
+    if covered_at is None:
+        raise ValueError(f"{total} is not covered.")
+    return covered_at
+
+
+def _has_room(order: Order) -> bool:
+    """Whether an order that had given up its units can have them back. Locks the plans."""
+    wanted: dict[int, int] = {}
+    for line in order.lines.all():
+        wanted[line.plan_id] = wanted.get(line.plan_id, 0) + line.quantity
+    plans = lock_plans(wanted)
+    stock = stocks(list(plans.values()))
+    return all(stock[plan_id].left >= units for plan_id, units in wanted.items())
+
+
+def _join_queues(order: Order, *, paid_at: datetime, now: datetime) -> None:
+    """Mark the order paid and stand its lines in their queues, at the place of the capture time."""
+    Order.objects.filter(pk=order.pk).update(state=OrderState.PAID, paid_at=paid_at)
+    OrderLine.objects.filter(order=order, state=LineState.UNPAID).update(
+        state=LineState.WAITING, paid_at=paid_at
+    )
+    # What else is open at a gateway is closed by the poller.
+    order.attempts.filter(state=AttemptState.PENDING).update(next_poll_at=now)
+    facts: Mapping[str, JSONValue] = {
+        "total": {"minor": order.total_minor, "currency": order.currency},
+        "paid_at": paid_at.isoformat(),
+    }
+    tell([about_order(order, kinds.PAYMENT_RECEIVED, facts)], now=now)
+    for line in order.lines.select_related("order", "plan"):
+        try:
+            with transaction.atomic():
+                record_first_estimate(line, now=now)
+        except Exception:
+            # An estimate never vetoes money: the next refresh makes the first one.
+            logger.exception("Line %s of order %s was paid for, but could not be estimated.", line.pk, order)
+
+
+def _close_return(order: Order, move: MoneyMoved, *, now: datetime) -> None:
+    """Mark as paid what we had asked to be given back; what is not exactly one of ours is for a person."""
+    if not move.reference:
+        _review_external(order, move, "outside the shop", now=now)
+        return
+    refund = Refund.objects.filter(order=order, reference=move.reference).first()
+    back = MoneyReturn.objects.filter(order=order, reference=move.reference).first()
+    asked = Money(refund.minor, order.currency) if refund else back.money if back else None
+    if asked is None:
+        _review_external(order, move, "outside the shop", now=now)
+    elif move.amount != asked:
+        _review_external(order, move, f"for {move.reference}, which is over {asked}", now=now)
+    elif back:
+        MoneyReturn.objects.filter(pk=back.pk).exclude(state=ReturnState.PAID).update(
+            state=ReturnState.PAID, paid_at=move.at
+        )
+    elif refund:
+        # The answer to our asking may have been lost or refused: what counts is that the money has gone.
+        on_its_way = Refund.objects.filter(pk=refund.pk, state__in=(RefundState.APPROVED, RefundState.FAILED))
+        if on_its_way.update(state=RefundState.PAID, paid_at=move.at):
+            tell([about_refund(order, refund, kinds.REFUND_PAID)], now=now)
+
+
+def _review_external(order: Order, move: MoneyMoved, known_as: str, *, now: datetime) -> None:
+    open_review_item(
+        kind=ReviewKind.EXTERNAL_REFUND,
+        key=f"{order.reference}:{move.transaction_id}",
+        order=order,
+        detail=f"{move.amount} were given back as {move.transaction_id}, {known_as}.",
+        now=now,
+    )
+
+
+def _fail_return(order: Order, refused: RefusedReturn, *, now: datetime) -> None:
+    """A refund that the gateway had accepted has failed: what it kept is free again, and staff are told."""
+    problem = refused.problem[:300]
+    approved = Refund.objects.filter(
+        order=order, reference=refused.reference, state=RefundState.APPROVED
+    ).update(state=RefundState.FAILED, problem=problem)
+    due = MoneyReturn.objects.filter(order=order, reference=refused.reference, state=ReturnState.DUE).update(
+        state=ReturnState.FAILED, problem=problem
+    )
+    if approved or due:
+        open_review_item(
+            kind=ReviewKind.REFUND_FAILED if approved else ReviewKind.RETURN_FAILED,
+            key=refused.reference,
+            order=order,
+            detail=f"{refused.reference} was refused by the gateway after it had been accepted: {problem}",
+            now=now,
+        )
+
+
+def _review(order: Order, kind: ReviewKind, entry: LedgerEntry, detail: str, *, now: datetime) -> None:
+    open_review_item(
+        kind=kind,
+        key=f"{entry.gateway}:{entry.transaction_id}",
+        order=order,
+        detail=f"Order {order.reference}, capture {entry.transaction_id}: {detail}",
+        now=now,
+    )
