@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import lru_cache
 from itertools import groupby
 
 from agreements.models import Text
@@ -48,14 +49,16 @@ class Difference:
 
 def difference(old: Text, new: Text) -> Difference:
     """Compare the wording of two texts, which should be in one language. Both need `version` loaded."""
-    changed = groupby(_changed_blocks(blocks(old.body), blocks(new.body)), key=lambda change: change[0])
-    return Difference(
-        old=old,
-        new=new,
-        clauses=tuple(
-            ChangedClause(heading, anchor, tuple(pieces for _clause, pieces in changes))
-            for (heading, anchor), changes in changed
-        ),
+    return Difference(old=old, new=new, clauses=_changed_clauses(old.body, new.body))
+
+
+# Two long texts that have little in common take half a second, and anybody may ask for them.
+@lru_cache(maxsize=32)
+def _changed_clauses(old: str, new: str) -> tuple[ChangedClause, ...]:
+    changed = groupby(_changed_blocks(blocks(old), blocks(new)), key=lambda change: change[0])
+    return tuple(
+        ChangedClause(heading, anchor, tuple(pieces for _clause, pieces in changes))
+        for (heading, anchor), changes in changed
     )
 
 

@@ -6,7 +6,7 @@ apply, and `manage.py publish_agreements` puts them on record, each changed one 
 
 import tomllib
 from collections.abc import Mapping
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from django.db import transaction
 from agreements.models import StatutoryRight
 
 SHIPPED = Path(__file__).parent / "law"
+# Where a day begins first on earth.
+EARLIEST_ZONE = timezone(timedelta(hours=14))
 CONTENT = ("countries", "law", "withdrawal_days", "title", "explanation", "waiver")
 
 
@@ -48,11 +50,12 @@ def right_of(country: str) -> StatutoryRight | None:
 
 
 def withdrawal_ends(right: StatutoryRight, *, ordered_at: datetime) -> datetime:
-    """The end of the last day for withdrawal, wherever on earth that day ends last (UTC-12).
+    """The end of the last day for withdrawal, wherever on earth the customer is: never too early.
 
-    The day of the order does not count (Regulation 1182/71, article 3).
+    The day of the order does not count (Regulation 1182/71, article 3). It is the day where days begin first
+    (UTC+14), and the last day is over where days end last (UTC-12).
     """
-    last = ordered_at.astimezone(UTC).date() + timedelta(days=right.withdrawal_days)
+    last = ordered_at.astimezone(EARLIEST_ZONE).date() + timedelta(days=right.withdrawal_days)
     return datetime.combine(last + timedelta(days=1), time(12), UTC)
 
 

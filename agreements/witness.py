@@ -22,6 +22,7 @@ def _address_of(request: HttpRequest) -> str | None:
     if settings.SECURE_PROXY_SSL_HEADER:
         written = request.headers.get("X-Forwarded-For", written).rsplit(",", 1)[-1].strip()
     try:
-        return str(ip_address(written))
+        # Without the name of a network card ("fe80::1%eth0"), which is no part of the address.
+        return str(ip_address(written.partition("%")[0]))
     except ValueError:
         return None

@@ -23,6 +23,7 @@ from orders.guardians import Guardian, request_confirmation
 from orders.models import AttemptState, Order, OrderLine, OrderState, new_reference
 from orders.offers import Stock, stocks
 from orders.queue import lock_plans
+from orders.revisions import announce_to
 from orders.telling import about_order
 
 
@@ -131,6 +132,7 @@ def place_order(
                 "pay_until": order.pay_until.isoformat(),
             }
             tell([about_order(order, kinds.ORDER_PLACED, facts)], now=now)
+        announce_to(order.customer, now=now)
         # Last, because it locks the chain of all acceptances.
         record_acceptances(
             customer_id=customer_id,

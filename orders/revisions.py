@@ -30,6 +30,17 @@ def announce_revisions(*, now: datetime) -> int:
     return told
 
 
+def announce_to(customer: User, *, now: datetime) -> None:
+    """Tell a customer who orders of the revisions that do not apply yet, in the transaction of the order.
+
+    They were announced to others before he was one of those whom they concern.
+    """
+    scheduled = Version.objects.revisions(now).filter(effective_at__gt=now)
+    letters = [_letter(version, list(version.texts.all()), customer) for version in scheduled]
+    if letters:
+        tell(letters, now=now)
+
+
 def concerned(*, now: datetime) -> QuerySet[User]:
     """Customers with an order that may still be paid, units that wait, or a service period that runs."""
     mine = OuterRef("pk")

@@ -1,5 +1,6 @@
 """A revision of an agreement: who is told of it, and when going on with the service accepts it."""
 
+import uuid
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
@@ -15,10 +16,12 @@ from agreements.drafts import begin_draft, publish_draft
 from agreements.models import Acceptance, Document, Draft, Manner, Version
 from agreements.publishing import publish_shipped_texts
 from agreements.tests.editions import PREPAYMENT_BODY, publish_both, write_edition
+from inventory.money import Money
 from notices.models import Notice
 from notices.outbox import tell
 from orders import revisions
 from orders.allocation import allocate_devices
+from orders.checkout import Wish, place_order
 from orders.models import Order
 from orders.revisions import announce_revisions, concerned
 from orders.tests.shopping import log_in
@@ -120,6 +123,43 @@ def test_a_first_version_is_announced_to_nobody(folder: Path) -> None:
 
     assert announce_revisions(now=NOW) == 0
     assert not Notice.objects.filter(kind="agreement-revised").exists()
+
+
+def test_who_orders_while_a_revision_is_scheduled_is_told_of_it_as_well(folder: Path) -> None:
+    body = PREPAYMENT_BODY + "\nMore.\n"
+    write_edition(
+        folder,
+        number=2,
+        on=date(2026, 11, 20),
+        effective_on=date(2026, 12, 1),
+        bodies={"en": body, "zh-hans": body},
+    )
+    publish_shipped_texts(now=NOW, folder=folder)
+    announce_revisions(now=NOW - timedelta(days=1))
+    customer, fee = make_user(), make_fee(make_plan())
+    required = required_of_buyer(now=NOW, language="en", right=None)
+    assert required[0].text.version.number == 1
+
+    place_order(
+        customer_id=customer.pk,
+        checkout_key=uuid.uuid4(),
+        wishes=[Wish(fee.term_id, 1)],
+        currency="USD",
+        seen_total=Money(fee.minor, "USD"),
+        country="HK",
+        consents=[
+            Consent(each.text.pk, each.subject, each.role, "", customer.email, each.statement)
+            for each in required
+        ],
+        witness=Witness(None, ""),
+        guardian=None,
+        language="en",
+        now=NOW,
+    )
+
+    notice = Notice.objects.get(kind="agreement-revised")
+    assert (notice.recipient, notice.facts["effective_on"]) == (customer, "2026-12-01")
+    assert announce_revisions(now=NOW) == 0
 
 
 def test_a_run_that_died_is_taken_up_and_nobody_is_told_twice(
