@@ -5,8 +5,10 @@ from datetime import datetime
 
 from django.conf import settings
 from django.db import transaction
+from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
+from evidence.contract_time import contract_zone
 from inventory.models import Fee, FeeSchedule, Term
 
 
@@ -19,8 +21,8 @@ def publish_fee_schedule(
 ) -> FeeSchedule:
     """Publish the fees of `currency` that apply from `effective_at`: pairs of term and minor units.
 
-    A term that is left out keeps the fee it has. Orders placed before keep theirs in any case. Raises
-    ScheduleRefused.
+    A term that is left out keeps the fee it has. Orders placed before keep theirs in any case. A change is
+    announced FEE_NOTICE ahead; the first schedule of a currency changes nothing. Raises ScheduleRefused.
     """
     amounts = list(fees)
     if currency not in settings.SHOP_CURRENCIES:
@@ -35,7 +37,17 @@ def publish_fee_schedule(
         raise ScheduleRefused(_("A term has two fees: give it one."))
     if min(minor for _term, minor in amounts) < 1:
         raise ScheduleRefused(_("A fee is more than nothing."))
+    earliest = announced_at + settings.FEE_NOTICE
     with transaction.atomic(durable=True):
+        changes = FeeSchedule.objects.filter(currency=currency, effective_at__lte=effective_at).exists()
+        if changes and effective_at < earliest:
+            raise ScheduleRefused(
+                _("A change of fees is announced %(days)d days ahead: it can take effect on %(earliest)s.")
+                % {
+                    "days": settings.FEE_NOTICE.days,
+                    "earliest": date_format(earliest.astimezone(contract_zone()), "DATETIME_FORMAT"),
+                }
+            )
         schedule, is_new = FeeSchedule.objects.get_or_create(
             currency=currency, effective_at=effective_at, defaults={"announced_at": announced_at}
         )

@@ -7,6 +7,7 @@ urlpatterns = [
     path("", shop.shop, name="shop"),
     path("plans/<slug:slug>/", shop.plan, name="plan"),
     path("currency/", shop.currency, name="currency"),
+    path("fees/", shop.fees, name="fees"),
     path("basket/", basket.basket, name="basket"),
     path("basket/add/", basket.add, name="basket-add"),
     path("basket/change/", basket.change, name="basket-change"),

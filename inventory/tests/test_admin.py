@@ -193,7 +193,7 @@ def test_a_fee_schedule_is_announced_with_the_amounts_as_written(desk: Client) -
     add = reverse("admin:inventory_feeschedule_add")
     form = desk.get(add, {"currency": "USD"}).context["form"]
     assert [form[f"fee_{term.pk}"].initial for term in (month, quarter)] == ["4.99", "13.99"]
-    effective_at = (timezone.now() + timedelta(days=3)).replace(second=0, microsecond=0)
+    effective_at = (timezone.now() + timedelta(days=8)).replace(second=0, microsecond=0)
     answer = desk.post(
         f"{add}?currency=USD",
         {
@@ -225,7 +225,7 @@ def test_an_amount_that_is_none_in_the_currency_is_refused(
     term = Term.objects.create(plan=make_plan(), days=30)
     answer = desk.post(
         f"{reverse('admin:inventory_feeschedule_add')}?currency={currency}",
-        {"effective_at": f"{timezone.now() + timedelta(days=3):%Y-%m-%dT%H:%M}", f"fee_{term.pk}": written},
+        {"effective_at": f"{timezone.now() + timedelta(days=8):%Y-%m-%dT%H:%M}", f"fee_{term.pk}": written},
     )
     assert answer.context["form"].errors == {f"fee_{term.pk}": [problem]}
     assert not Fee.objects.exists()

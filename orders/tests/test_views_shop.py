@@ -8,6 +8,7 @@ from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
 from inventory.models import Fee, FeeSchedule, Plan
+from orders.views.shop import FeeTable
 from tests.builders import NOW, make_batch, make_devices, make_fee, make_line, make_plan
 
 pytestmark = pytest.mark.django_db
@@ -189,3 +190,38 @@ def test_unknown_address_is_answered_by_our_own_page(client: Client) -> None:
     answer = client.get("/no-such-page/")
     assert answer.status_code == 404
     assert "There is nothing at this address" in answer.content.decode()
+
+
+@pytest.mark.clause("3.2")
+@pytest.mark.django_db
+def test_every_fee_schedule_stays_on_its_page_announced_in_force_and_past(client: Client) -> None:
+    fee, other = make_fee(make_plan(), minor=499), make_fee(make_plan("V06"), minor=799)
+    for days, minor in ((-30, 599), (14, 699)):
+        schedule = FeeSchedule.objects.create(
+            currency="USD",
+            announced_at=NOW - timedelta(days=40),
+            effective_at=NOW + timedelta(days=days),
+        )
+        Fee.objects.create(schedule=schedule, term=fee.term, minor=minor)
+
+    answer = client.get("/fees/")
+
+    def shown(table: FeeTable) -> list[str]:
+        return [str(each) for row in table.rows for each in row.fees if each]
+
+    assert shown(answer.context["current"]) == ["5.99 USD", "7.99 USD"]
+    assert [shown(table) for table in answer.context["announced"]] == [["6.99 USD", "7.99 USD"]]
+    assert [shown(table) for table in answer.context["past"]] == [["4.99 USD", "7.99 USD"]]
+    html = answer.content.decode()
+    for said in (
+        "In force since Oct. 24, 2026",
+        "Announced: fees from Dec. 7, 2026",
+        "Fees from Jan. 1, 2026",
+    ):
+        assert said in html
+    assert other.term.plan.name in html
+
+
+@pytest.mark.django_db
+def test_a_currency_without_fees_says_so(client: Client) -> None:
+    assert "No fees are published in this currency yet." in client.get("/fees/").content.decode()

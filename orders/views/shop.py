@@ -1,6 +1,6 @@
 """The plans and their fees."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
 from evidence.contract_time import contract_date
-from inventory.models import FeeSchedule, Plan, SupplyBatch
+from inventory.models import FeeSchedule, Plan, SupplyBatch, Term
 from inventory.money import Money
 from orders.basket import Basket
 from orders.context import CURRENCY_KEY, currency_of
@@ -47,6 +47,7 @@ class FeeTable:
     days: tuple[int, ...]
     rows: tuple[FeeRow, ...]
     effective_on: date | None = None
+    announced_on: date | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,46 @@ def render_plan(request: HttpRequest, offer: Offer, form: AddForm) -> HttpRespon
             "hold_back": settings.ALLOCATION_HOLD_BACK,
             "update_days": settings.ESTIMATE_UPDATE_EVERY.days,
         },
+    )
+
+
+@require_GET
+def fees(request: HttpRequest) -> HttpResponse:
+    """Every fee schedule of a currency that was ever published: announced, in force and past (3.2)."""
+    now, currency = timezone.now(), currency_of(request)
+    published = FeeSchedule.objects.filter(currency=currency, announced_at__lte=now)
+    terms = list(Term.objects.select_related("plan").order_by("plan__rank", "plan_id", "days"))
+    tables: list[FeeTable] = []
+    in_force: dict[int, Money] = {}
+    current = 0
+    for schedule in published.order_by("effective_at", "pk").prefetch_related("fees"):
+        in_force |= {fee.term_id: Money(fee.minor, currency) for fee in schedule.fees.all()}
+        current += schedule.effective_at <= now
+        tables.append(_published(schedule, terms, in_force))
+    return render(
+        request,
+        "orders/fees.html",
+        {
+            "announced": tables[current:],
+            "current": tables[current - 1] if current else None,
+            "past": tables[: current - 1][::-1] if current else [],
+            "notice_days": settings.FEE_NOTICE.days,
+        },
+    )
+
+
+def _published(schedule: FeeSchedule, terms: Sequence[Term], fees: Mapping[int, Money]) -> FeeTable:
+    """All fees that apply from a schedule on: its own, and those that it left as they were."""
+    days = tuple(sorted({term.days for term in terms if term.pk in fees}))
+    by_plan: dict[Plan, dict[int, Money]] = {}
+    for term in terms:
+        if term.pk in fees:
+            by_plan.setdefault(term.plan, {})[term.days] = fees[term.pk]
+    return FeeTable(
+        days=days,
+        rows=tuple(FeeRow(plan, tuple(own.get(each) for each in days)) for plan, own in by_plan.items()),
+        effective_on=contract_date(schedule.effective_at),
+        announced_on=contract_date(schedule.announced_at),
     )
 
 
