@@ -1,18 +1,19 @@
 """What a buyer fills in. The forms say what is allowed; the verbs decide."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 from uuid import UUID, uuid4
 
 from django import forms
 from django.conf import settings
+from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
 from accounts.models import User
 from agreements.acceptance import Consent, RequiredConsent
-from agreements.models import Subject
+from agreements.models import StatutoryRight, Subject
 from inventory.money import Money
 from orders.countries import countries
 from orders.gateways import Method
@@ -121,7 +122,8 @@ class CheckoutForm(forms.Form):
 
     Nothing is ticked or chosen beforehand, save the country of the order before. What is `required` depends on
     the country that is chosen. Hidden fields say which checkout this is, which total and which texts were on
-    the page; `place_order` compares them with what is true when the button is pressed.
+    the page; `place_order` compares them with what is true when the button is pressed. A box of a country's
+    law counts only if the words of that very `right` were on the page: the country may have been changed since.
     """
 
     # What stands on the button, and in the record of what was pressed.
@@ -129,6 +131,7 @@ class CheckoutForm(forms.Form):
 
     checkout_key = forms.UUIDField(widget=forms.HiddenInput)
     seen_total = forms.CharField(widget=forms.HiddenInput, required=False)
+    seen_right = forms.CharField(widget=forms.HiddenInput, required=False)
     country = forms.ChoiceField(
         label=_("Country or region where you live"),
         help_text=_("Its law may give you rights besides the agreement. They are then shown here."),
@@ -148,18 +151,22 @@ class CheckoutForm(forms.Form):
 
     def __init__(
         self,
-        *args: object,
+        data: QueryDict | None,
+        *,
         customer: User,
         language: str,
         required: Sequence[RequiredConsent],
+        right: StatutoryRight | None,
         total: Money | None,
-        **kwargs: object,
+        initial: Mapping[str, object],
     ) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        super().__init__(_as_read(data, required=required, right=right), initial=dict(initial))
         self.customer = customer
         self.required = tuple(required)
+        self.right = right
         self.fields["checkout_key"].initial = uuid4
         self.fields["seen_total"].initial = str(total) if total else ""
+        self.fields["seen_right"].initial = _edition(right)
         country = cast(forms.ChoiceField, self.fields["country"])
         country.choices = [("", _("Please choose")), *countries(language)]
         country.widget.attrs["autocomplete"] = "country"
@@ -239,22 +246,23 @@ class CheckoutForm(forms.Form):
     def agreement_controls(self) -> Iterator[ConsentControl]:
         """The boxes that every buyer ticks."""
         for consent in self.required:
-            if consent.subject != Subject.EARLY_START:
+            if not _is_of_law(consent):
                 yield ConsentControl(consent, self[consent.key])
 
     def law_controls(self) -> Iterator[ConsentControl]:
         """The boxes that only the law of the buyer's country asks for."""
         for consent in self.required:
-            if consent.subject == Subject.EARLY_START:
+            if _is_of_law(consent):
                 yield ConsentControl(consent, self[consent.key])
 
     def page_fields(self) -> list[forms.BoundField]:
         """The hidden fields of the page; those of a country's law come and go with its boxes."""
-        of_law = {_shown(control.required) for control in self.law_controls()}
+        of_law = {"seen_right", *(_shown(control.required) for control in self.law_controls())}
         return [field for field in self.hidden_fields() if field.name not in of_law]
 
     def law_fields(self) -> list[forms.BoundField]:
-        return [self[_shown(control.required)] for control in self.law_controls()]
+        """The hidden fields that say which law was shown, and which text its boxes belong to."""
+        return [self["seen_right"], *(self[_shown(control.required)] for control in self.law_controls())]
 
 
 class GuardianContactForm(forms.Form):
@@ -333,6 +341,32 @@ class PayForm(forms.Form):
 
 def _shown(consent: RequiredConsent) -> str:
     return f"text-{consent.key}"
+
+
+def _is_of_law(consent: RequiredConsent) -> bool:
+    return consent.subject == Subject.EARLY_START
+
+
+def _edition(right: StatutoryRight | None) -> str:
+    return str(right.pk) if right else ""
+
+
+def _as_read(
+    data: QueryDict | None, *, required: Sequence[RequiredConsent], right: StatutoryRight | None
+) -> QueryDict | None:
+    """What was sent, without ticks beside words of a law that were not on the page.
+
+    Without JavaScript the country changes and the words stay. The page that comes back has the right ones.
+    """
+    if data is None or data.get("seen_right", "") == _edition(right):
+        return data
+    read = data.copy()
+    read["seen_right"] = _edition(right)
+    for consent in required:
+        if _is_of_law(consent):
+            read.pop(consent.key, None)
+            read[_shown(consent)] = str(consent.text.pk)
+    return read
 
 
 def _text_id(written: object) -> int:

@@ -38,9 +38,21 @@ def open_checkout(client: Client, *, country: str = "HK") -> dict[str, str]:
     law = client.get("/checkout/law/", {"country": country}).context["form"]
     assert isinstance(form, CheckoutForm)
     assert isinstance(law, CheckoutForm)
-    hidden = {field.html_name: str(field.value()) for field in (*form.page_fields(), *law.law_fields())}
-    boxes = {control.box.html_name: "on" for control in (*form.agreement_controls(), *law.law_controls())}
-    return {**hidden, **boxes, "age": "adult", "country": country}
+    return {**_ticked(form, law), "age": "adult", "country": country}
+
+
+def tick_again(answer: "Answer") -> dict[str, str]:
+    """Tick all boxes of a checkout page that came back, and leave the rest as it stands there."""
+    form = answer.context["form"]
+    assert isinstance(form, CheckoutForm)
+    return {**_ticked(form, form), "age": form["age"].value(), "country": form["country"].value()}
+
+
+def _ticked(page: CheckoutForm, law: CheckoutForm) -> dict[str, str]:
+    """The hidden fields and the boxes of a page whose part on the law comes from `law`."""
+    hidden = {field.html_name: str(field.value()) for field in (*page.page_fields(), *law.law_fields())}
+    boxes = {control.box.html_name: "on" for control in (*page.agreement_controls(), *law.law_controls())}
+    return {**hidden, **boxes}
 
 
 def as_minor(data: Mapping[str, str]) -> dict[str, str]:

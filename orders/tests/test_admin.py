@@ -9,8 +9,10 @@ from django.contrib.auth.models import Permission
 from django.test import Client, override_settings
 from django.urls import reverse
 from django.utils import timezone
+from pytest_django import Settings
 
 from accounts.models import User
+from agreements.rights import publish_rights
 from orders.models import (
     Allocation,
     Basis,
@@ -264,6 +266,30 @@ def test_a_refund_is_asked_for_on_a_ground_of_the_agreement_and_nothing_leaves_t
     )
     assert (refund.state, refund.minor, line.waiting_units) == (RefundState.REQUESTED, 998, 3)
     assert LogEntry.objects.get().get_change_message() == f"Requested refund {refund}."
+
+
+@pytest.mark.clause("3.3")
+@pytest.mark.django_db
+def test_the_right_of_an_order_is_offered_as_the_rule_and_who_decides_reads_it(
+    desk: Client, second_desk: Client, settings: Settings
+) -> None:
+    settings.STATUTORY_RIGHTS = ["eu"]
+    (right,) = publish_rights(now=NOW)
+    order = paid_order()
+    Order.objects.filter(pk=order.pk).update(right=right, withdraw_until=NOW)
+    address = reverse("admin:orders_order_request_refund", args=[order.pk])
+    assert desk.get(address).context["form"].fields["rule"].choices == [
+        ("", "none"),
+        ("right", "Directive 2011/83/EU, articles 9 to 16"),
+        ("other", "another law, named below"),
+    ]
+    data = {"ground": Ground.LAW, "rule": "right", "explanation": "He withdrew on day 3."}
+    desk.post(address, data | {f"units_{order.lines.get().pk}": 1})
+    refund = Refund.objects.get()
+    assert (refund.legal_basis, refund.right) == (right.law, right)
+    for page in ("approve", "reject", "change"):
+        shown = second_desk.get(reverse(f"admin:orders_refund_{page}", args=[refund.pk])).content.decode()
+        assert "Directive 2011/83/EU, articles 9 to 16" in shown
 
 
 @pytest.mark.clause("3.3")

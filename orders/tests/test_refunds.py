@@ -5,12 +5,16 @@ from typing import Any
 
 import pytest
 from django.db import IntegrityError, connection, transaction
+from pytest_django import Settings
 
+from agreements.models import StatutoryRight
+from agreements.rights import publish_rights
 from notices.models import Notice
 from orders.allocation import allocate_devices
 from orders.models import (
     Ground,
     LineState,
+    Order,
     OrderLine,
     Refund,
     RefundState,
@@ -182,6 +186,33 @@ def test_explanation_is_required(line: OrderLine) -> None:
             requested_by_id=make_user(is_staff=True).pk,
             now=NOW,
         )
+
+
+@pytest.mark.clause("3.3")
+def test_refund_by_the_right_of_the_order_names_it(line: OrderLine, settings: Settings) -> None:
+    settings.STATUTORY_RIGHTS = ["eu", "uk"]
+    european, british = publish_rights(now=NOW)
+    Order.objects.filter(pk=line.order_id).update(right=european, withdraw_until=NOW)
+
+    def ask(right: StatutoryRight, *, ground: Ground = Ground.LAW, law: str = LAW) -> Refund:
+        return request_refund(
+            order_id=line.order_id,
+            ground=ground,
+            legal_basis=law,
+            right_id=right.pk,
+            explanation="He withdrew in time.",
+            units={line.pk: 1},
+            requested_by_id=make_user(is_staff=True).pk,
+            now=NOW,
+        )
+
+    with pytest.raises(RefundRefused, match="not placed under this right"):
+        ask(british)
+    with pytest.raises(RefundRefused, match="and to no other"):
+        ask(european, ground=Ground.UNABLE_TO_SUPPLY, law="")
+    assert not Refund.objects.exists()
+    refund = ask(european, law=european.law)
+    assert (refund.legal_basis, refund.right) == ("Directive 2011/83/EU, articles 9 to 16", european)
 
 
 @pytest.mark.clause("3.3")

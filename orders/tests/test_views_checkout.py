@@ -11,12 +11,19 @@ from pytest_django import DjangoAssertNumQueries, Settings
 from accounts.models import User
 from agreements.models import Acceptance, Document, Role, StatutoryRight, Subject
 from agreements.publishing import publish_shipped_texts
-from agreements.rights import publish_rights
+from agreements.rights import SHIPPED, publish_rights
 from agreements.tests.editions import PREPAYMENT_BODY, publish_both, write_edition
 from evidence.chain import broken_links
 from inventory.models import Fee, FeeSchedule
 from orders.models import LineState, Order, OrderState, PaymentAttempt
-from orders.tests.shopping import as_minor, basket_of, log_in, open_checkout, put_into_basket
+from orders.tests.shopping import (
+    as_minor,
+    basket_of,
+    log_in,
+    open_checkout,
+    put_into_basket,
+    tick_again,
+)
 from tests.builders import NOW, make_fee, make_line, make_order, make_plan, make_user
 
 pytestmark = pytest.mark.django_db
@@ -241,12 +248,63 @@ def test_german_buyer_asks_for_early_service_or_does_not_order(
     assert "The law of your country asks for this request" in page
     assert european_law.waiver["en"] in page
     assert answer.context["form"]["prepayment-agreement-buyer"].value()
+    assert not answer.context["form"]["prepayment-early-start-buyer"].value()
     assert not Order.objects.exists()
 
-    client.post("/checkout/", open_checkout(client, country="DE"))
+    client.post("/checkout/", tick_again(answer))
     order = Order.objects.get(customer=buyer)
     assert (order.country, order.right) == ("DE", european_law)
     assert Acceptance.objects.get(subject=Subject.EARLY_START).statement == european_law.waiver["en"]
+
+
+@pytest.mark.clause("3.3")
+def test_request_worded_by_the_law_of_another_country_is_to_be_made_anew(
+    client: Client, buyer: User, settings: Settings
+) -> None:
+    settings.STATUTORY_RIGHTS = ["eu", "uk"]
+    european, british = publish_rights(now=NOW)
+    # Without JavaScript the European words stay on the page when the country is changed.
+    answer = client.post("/checkout/", open_checkout(client, country="DE") | {"country": "GB"})
+    page = answer.content.decode()
+    assert "The law of your country asks for this request" in page
+    assert (european.waiver["en"] in page, british.waiver["en"] in page) == (False, True)
+    assert not answer.context["form"]["prepayment-early-start-buyer"].value()
+    assert answer.context["form"]["prepayment-agreement-buyer"].value()
+    assert not Order.objects.exists()
+
+    client.post("/checkout/", tick_again(answer))
+    assert Order.objects.get(customer=buyer).right == british
+    assert Acceptance.objects.get(subject=Subject.EARLY_START).statement == british.waiver["en"]
+
+
+@pytest.mark.clause("3.3")
+def test_request_worded_by_an_earlier_edition_of_the_law_is_to_be_made_anew(
+    client: Client, buyer: User, european_law: StatutoryRight, tmp_path: Path
+) -> None:
+    data = open_checkout(client, country="DE")
+    law = (SHIPPED / "eu.toml").read_text(encoding="utf-8")
+    (tmp_path / "eu.toml").write_text(law.replace("I ask that", "I expressly ask that"), encoding="utf-8")
+    (changed,) = publish_rights(now=NOW, folder=tmp_path)
+
+    answer = client.post("/checkout/", data)
+    assert changed.waiver["en"] in answer.content.decode()
+    assert not Order.objects.exists()
+    client.post("/checkout/", tick_again(answer))
+    assert Order.objects.get(customer=buyer).right == changed
+    assert Acceptance.objects.get(subject=Subject.EARLY_START).statement == changed.waiver["en"]
+
+
+@pytest.mark.usefixtures("buyer", "european_law")
+def test_buyer_whose_country_is_changed_to_one_without_a_law_is_asked_for_nothing(client: Client) -> None:
+    client.post("/checkout/", open_checkout(client, country="DE") | {"country": "HK"})
+    order = Order.objects.get()
+    assert (order.country, order.right) == ("HK", None)
+    assert not Acceptance.objects.filter(subject=Subject.EARLY_START).exists()
+
+
+def test_choosing_a_country_after_the_login_has_ended_leads_to_the_login(client: Client) -> None:
+    answer = client.get("/checkout/law/", {"country": "DE"})
+    assert (answer.headers["HX-Refresh"], answer.content) == ("true", b"")
 
 
 def test_record_says_which_button_was_pressed(client: Client, buyer: User) -> None:
@@ -322,6 +380,20 @@ def test_superseded_text_is_shown_anew_and_to_be_accepted_again(client: Client, 
     # Only of the document that changed.
     assert page.count("difference__clause") == 1
     assert answer.context["form"]["prepayment-agreement-buyer"].value() is None
+    assert not Order.objects.exists()
+
+
+@pytest.mark.clause("9.1")
+@pytest.mark.usefixtures("buyer")
+def test_superseded_text_is_not_compared_with_one_in_another_language(client: Client, texts: Path) -> None:
+    data = open_checkout(client)
+    bodies = {"zh-hans": PREPAYMENT_BODY}
+    write_edition(texts, number=2, on=date(2026, 11, 23), bodies=bodies, authoritative="zh-hans")
+    publish_shipped_texts(now=NOW, folder=texts)
+
+    answer = client.post("/checkout/", data)
+    assert "or are now shown in another language" in answer.content.decode()
+    assert answer.context["differences"] == []
     assert not Order.objects.exists()
 
 

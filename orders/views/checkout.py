@@ -16,6 +16,7 @@ from django.views.decorators.cache import cache_control, never_cache
 from django.views.decorators.http import require_GET, require_http_methods
 from django_htmx.http import HttpResponseClientRedirect, HttpResponseClientRefresh
 
+from accounts.models import User
 from accounts.views import CustomerRequest
 from agreements.acceptance import CannotAccept, required_of_buyer
 from agreements.diff import Difference, difference
@@ -48,7 +49,7 @@ def checkout(request: CustomerRequest) -> HttpResponse:
     basket = Basket(request.session, now=now)
     held = priced(basket.wishes, currency=currency, now=now)
     country = request.POST.get("country", "") if request.method == "POST" else _country_before(request)
-    form = _form(request, held, country=country, data=request.POST or None)
+    form = _form(request.user, held, country=country, data=request.POST or None)
     if request.method == "POST":
         placed = _placed_before(request, form)
         if placed is not None:
@@ -83,13 +84,14 @@ def checkout(request: CustomerRequest) -> HttpResponse:
     return _next_step(order)
 
 
-@login_required
 @never_cache
 @require_GET
-def law(request: CustomerRequest) -> HttpResponse:
+def law(request: HttpRequest) -> HttpResponse:
     """The part of the checkout page that the law of a country adds, for the country chosen on it."""
+    if not request.user.is_authenticated:
+        return HttpResponseClientRefresh()
     held = PricedBasket((), None)
-    form = _form(request, held, country=request.GET.get("country", ""), data=None)
+    form = _form(request.user, held, country=request.GET.get("country", ""), data=None)
     return render(request, "orders/checkout_law.html", {"form": form, **_law(form)})
 
 
@@ -180,7 +182,7 @@ def payment_return(request: CustomerRequest, reference: str) -> HttpResponse:
 
 
 def _form(
-    request: CustomerRequest,
+    customer: User,
     held: PricedBasket,
     *,
     country: str,
@@ -189,13 +191,14 @@ def _form(
 ) -> CheckoutForm:
     """The page's form, with what a buyer who lives in `country` must accept now."""
     language = _language()
-    required = required_of_buyer(now=timezone.now(), language=language, right=right_of(country))
+    right = right_of(country)
     return CheckoutForm(
         data,
         initial={"country": country, **(initial or {})},
-        customer=request.user,
+        customer=customer,
         language=language,
-        required=required,
+        required=required_of_buyer(now=timezone.now(), language=language, right=right),
+        right=right,
         total=held.total,
     )
 
@@ -229,7 +232,7 @@ def _render_anew(request: CustomerRequest, refused: CheckoutForm, *, reason: str
     kept = {name: refused[name].value() for name in ("age", "guardian_name", "guardian_email")}
     if refused.key is not None:
         kept["checkout_key"] = refused.key
-    form = _form(request, held, country=str(refused["country"].value() or ""), data=None, initial=kept)
+    form = _form(request.user, held, country=str(refused["country"].value() or ""), data=None, initial=kept)
     return _render(request, form, held, reason=reason, differences=_differences(refused, form, now=now))
 
 
@@ -238,9 +241,11 @@ def _differences(refused: CheckoutForm, form: CheckoutForm, *, now: datetime) ->
     in_force = {consent.text.version.document: consent.text for consent in form.required}
     shown = Text.objects.filter(pk__in=refused.shown_text_ids, version__published_at__lte=now)
     return [
-        difference(text, in_force[text.version.document])
+        difference(text, new)
         for text in shown.select_related("version").order_by("version__document")
-        if text.version_id != in_force[text.version.document].version_id
+        if (new := in_force[text.version.document]).version_id != text.version_id
+        # Two languages have no word in common.
+        and new.language == text.language
     ]
 
 
@@ -274,10 +279,9 @@ def _render(
 
 def _law(form: CheckoutForm) -> dict[str, object]:
     """What the law of the chosen country adds, in the page's language; nothing for most."""
-    right = right_of(str(form["country"].value() or ""))
+    right, language = form.right, _language()
     if right is None:
         return {"right": None}
-    language = _language()
     return {
         "right": right,
         "right_title": in_language(right.title, language),
