@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from tests.conftest import NewPerson
 from tests.people import SOON, accept_everything, put_into_basket, sign_up
@@ -12,26 +12,48 @@ from tests.stack import Stack
 pytestmark = pytest.mark.browser
 
 
-@pytest.mark.clause("3.1")
-def test_paypal_is_declined_once_and_then_pays(new_person: NewPerson, stack: Stack) -> None:
-    fay = new_person()
-    fay.goto("/accounts/signup/")
-    sign_up(fay, "fay@example.com")
-    put_into_basket(fay, stack.other_plan_slug, days=30, quantity="1")
-    fay.goto("/checkout/")
-    accept_everything(fay)
-    fay.get_by_role("button", name="Place the order").click()
-    expect(fay).to_have_url(re.compile(r"/orders/VM-\w+/pay/"))
+def order_a_phone(page: Page, stack: Stack, *, email: str) -> None:
+    """Sign up and order one phone; the page then asks how to pay."""
+    page.goto("/accounts/signup/")
+    sign_up(page, email)
+    put_into_basket(page, stack.other_plan_slug, days=30, quantity="1")
+    page.goto("/checkout/")
+    accept_everything(page)
+    page.get_by_role("button", name="Place the order").click()
+    expect(page).to_have_url(re.compile(r"/orders/VM-\w+/pay/"))
 
-    # Cancelled on PayPal's page: nothing is charged, and the order is still there to be paid.
-    fay.get_by_label("PayPal").check()
-    fay.get_by_role("button", name=re.compile(r"^Pay ")).click()
+
+def begin(page: Page, method: str) -> None:
+    page.get_by_label(method).check()
+    page.get_by_role("button", name=re.compile(r"^Pay ")).click()
+
+
+@pytest.mark.clause("3.1")
+def test_paypal_is_left_once_and_then_pays(new_person: NewPerson, stack: Stack) -> None:
+    fay = new_person()
+    order_a_phone(fay, stack, email="fay@example.com")
+
+    # Left on PayPal's page: nothing is charged, and the order is still there to be paid.
+    begin(fay, "PayPal")
     fay.wait_for_url("**/checkoutnow**")
     fay.get_by_role("button", name=re.compile("^Cancel and return")).click()
     expect(fay).to_have_url(re.compile(r"/orders/VM-\w+/pay/"))
 
-    fay.get_by_label("PayPal").check()
-    fay.get_by_role("button", name=re.compile(r"^Pay ")).click()
+    begin(fay, "PayPal")
     fay.get_by_role("button", name="Pay now").click()
     expect(fay.locator("main")).to_contain_text("Payment received", timeout=SOON)
     expect(fay.locator("main")).to_contain_text("PayPal")
+
+
+@pytest.mark.clause("3.1")
+@pytest.mark.parametrize("method", ["Credit or debit card", "Alipay", "WeChat Pay"])
+def test_stripe_pays_by_each_of_its_methods(new_person: NewPerson, stack: Stack, method: str) -> None:
+    gil = new_person()
+    order_a_phone(gil, stack, email=f"{method.split(maxsplit=1)[0].lower()}@example.com")
+
+    begin(gil, method)
+    gil.wait_for_url("**/stripe/**")
+    gil.get_by_role("button", name="Pay", exact=True).click()
+
+    expect(gil.locator("main")).to_contain_text("Payment received", timeout=SOON)
+    expect(gil.locator("main")).to_contain_text(method)

@@ -112,6 +112,8 @@ def kept_secrets(var: Path) -> dict[str, str]:
         "SANDBOX_GATEWAY_KEY": f"sandbox_{secrets.token_urlsafe(24)}",
         # The form that Standard Webhooks prescribes.
         "SANDBOX_WEBHOOK_SECRET": f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}",
+        "STRIPE_SECRET_KEY": f"sk_test_{secrets.token_hex(16)}",
+        "STRIPE_WEBHOOK_SECRET": f"whsec_{secrets.token_hex(16)}",
         "PAYPAL_CLIENT_ID": f"demo-{secrets.token_urlsafe(12)}",
         "PAYPAL_CLIENT_SECRET": secrets.token_urlsafe(24),
         "PAYPAL_WEBHOOK_ID": secrets.token_hex(8).upper(),
@@ -142,6 +144,7 @@ def demo_environment(
         "ALLOWED_HOSTS": ",".join(sorted(hosts)),
         "SANDBOX_GATEWAY_URL": f"http://{gateway.from_here()}",
         "PAYPAL_URL": f"http://{gateway.from_here()}/paypal",
+        "STRIPE_URL": f"http://{gateway.from_here()}/stripe",
         # Long enough to see a payment wait for it, short enough to wait oneself.
         "ALLOCATION_HOLD_BACK_SECONDS": "15",
         "SUPPORT_EMAIL": "support@example.com",

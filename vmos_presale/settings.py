@@ -79,10 +79,25 @@ PLATFORM_LOCATION = env.str("PLATFORM_LOCATION", default="")
 # --- payment gateways --------------------------------------------------------------------------------
 
 # A gateway speaks https. The emulators that ship with the shop do not: only the demo lets them in.
+# Method → the gateway that processes it, in the order in which buyers see them. What a gateway lacks takes its
+# methods off the list.
+PAYMENT_METHODS: dict[str, str] = env.dict(
+    "PAYMENT_METHODS",
+    default={
+        "card": "stripe",
+        "paypal": "paypal",
+        "alipay": "stripe",
+        "wechat": "stripe",
+        "sandbox": "sandbox",
+    },
+)
 ALLOW_EMULATORS = env.bool("ALLOW_EMULATORS", default=DEMO)
 SANDBOX_GATEWAY_URL = env.str("SANDBOX_GATEWAY_URL", default="").rstrip("/")
 SANDBOX_GATEWAY_KEY = env.str("SANDBOX_GATEWAY_KEY", default="")
 SANDBOX_WEBHOOK_SECRET = env.str("SANDBOX_WEBHOOK_SECRET", default="")
+STRIPE_URL = env.str("STRIPE_URL", default="https://api.stripe.com").rstrip("/")
+STRIPE_SECRET_KEY = env.str("STRIPE_SECRET_KEY", default="")
+STRIPE_WEBHOOK_SECRET = env.str("STRIPE_WEBHOOK_SECRET", default="")
 PAYPAL_URL = env.str("PAYPAL_URL", default="https://api-m.paypal.com").rstrip("/")
 PAYPAL_CLIENT_ID = env.str("PAYPAL_CLIENT_ID", default="")
 PAYPAL_CLIENT_SECRET = env.str("PAYPAL_CLIENT_SECRET", default="")
@@ -295,9 +310,10 @@ SESSION_COOKIE_HTTPONLY = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 
-# Where buyers are sent to pay. PayPal's pages are on another host than its API.
+# Where buyers are sent to pay. The pages of Stripe and PayPal are on another host than their APIs.
 _gateway_origins = [
     *([SANDBOX_GATEWAY_URL] if SANDBOX_GATEWAY_URL else []),
+    *([STRIPE_URL.replace("://api.", "://checkout.")] if STRIPE_SECRET_KEY else []),
     *([PAYPAL_URL.replace("://api-m.", "://www.")] if PAYPAL_CLIENT_ID else []),
 ]
 CONTENT_SECURITY_POLICY = {

@@ -1,18 +1,32 @@
-"""Payment gateways: one module per provider, chosen by method in this table.
+"""Payment gateways: one module per provider, chosen by method as the settings say.
 
 A *method* is what the buyer picks, a *gateway* is who processes it.
 """
 
 from dataclasses import dataclass
 
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from orders.gateways.paypal import PayPalGateway
 from orders.gateways.protocol import Gateway
 from orders.gateways.sandbox import SandboxGateway
+from orders.gateways.stripe import StripeGateway
 
-GATEWAYS: dict[str, type[Gateway]] = {"paypal": PayPalGateway, "sandbox": SandboxGateway}
+GATEWAYS: dict[str, type[Gateway]] = {
+    "stripe": StripeGateway,
+    "paypal": PayPalGateway,
+    "sandbox": SandboxGateway,
+}
+LABELS: dict[str, str | Promise] = {
+    "card": _("Credit or debit card"),
+    "alipay": _("Alipay"),
+    "wechat": _("WeChat Pay"),
+    "paypal": "PayPal",
+    "sandbox": _("Sandbox payment (no real money)"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +38,19 @@ class Method:
     gateway: str
 
 
-METHODS = (
-    Method("paypal", "PayPal", gateway="paypal"),
-    Method("sandbox", _("Sandbox payment (no real money)"), gateway="sandbox"),
-)
+def _methods() -> tuple[Method, ...]:
+    """Which method goes through which gateway, as PAYMENT_METHODS says."""
+    configured: dict[str, str] = settings.PAYMENT_METHODS
+    for slug, gateway in configured.items():
+        if slug not in LABELS or gateway not in GATEWAYS:
+            raise ImproperlyConfigured(
+                f"PAYMENT_METHODS says {slug}={gateway}. There are the methods {', '.join(LABELS)} and the "
+                f"gateways {', '.join(GATEWAYS)}."
+            )
+    return tuple(Method(slug, LABELS[slug], gateway) for slug, gateway in configured.items())
+
+
+METHODS = _methods()
 
 
 def gateway_named(slug: str) -> Gateway:

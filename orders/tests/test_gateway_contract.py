@@ -22,12 +22,14 @@ from orders.gateways.protocol import (
 )
 from orders.models import AttemptState
 from orders.tests.backstage_paypal import paypal_backstage
+from orders.tests.backstage_stripe import stripe_backstage
 from orders.tests.gateway_contract import Backstage, sandbox_backstage
 from orders.tests.gateway_servers import Listener
 
 BACKSTAGES: dict[str, Callable[[Settings], AbstractContextManager[Backstage]]] = {
     "paypal": paypal_backstage,
     "sandbox": sandbox_backstage,
+    "stripe": stripe_backstage,
 }
 
 
@@ -48,7 +50,8 @@ def gateway(slug: str, backstage: Backstage) -> Gateway:
 
 
 @pytest.fixture
-def charge(backstage: Backstage) -> Charge:
+def charge(slug: str, backstage: Backstage) -> Charge:
+    """To be paid by the first method that goes through the gateway."""
     return Charge(
         reference="T-7F3K9Q2X",
         amount=backstage.amount,
@@ -56,6 +59,7 @@ def charge(backstage: Backstage) -> Charge:
         return_url="http://127.0.0.1:8000/orders/VM-1/paid/",
         expires_at=datetime.now(UTC) + timedelta(minutes=30),
         language="en",
+        method=next(method.slug for method in METHODS if method.gateway == slug),
     )
 
 

@@ -62,6 +62,8 @@ def test_secrets_are_made_once_and_are_for_the_owner_only(tmp_path: Path) -> Non
         "SANDBOX_GATEWAY_KEY",
         "SANDBOX_WEBHOOK_SECRET",
         "SECRET_KEY",
+        "STRIPE_SECRET_KEY",
+        "STRIPE_WEBHOOK_SECRET",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["demo-secrets.json"]
     assert (tmp_path / "demo-secrets.json").stat().st_mode & 0o777 == 0o600
@@ -70,7 +72,7 @@ def test_secrets_are_made_once_and_are_for_the_owner_only(tmp_path: Path) -> Non
 def test_a_demo_of_an_earlier_release_keeps_its_secrets_and_gets_the_new_ones(tmp_path: Path) -> None:
     (tmp_path / "demo-secrets.json").write_text('{"SECRET_KEY": "old"}')
     made = kept_secrets(tmp_path)
-    assert (made["SECRET_KEY"], len(made)) == ("old", 6)
+    assert (made["SECRET_KEY"], len(made)) == ("old", 8)
     assert kept_secrets(tmp_path) == made
 
 

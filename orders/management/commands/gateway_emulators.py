@@ -12,9 +12,11 @@ from django.core.management.base import BaseCommand, CommandError
 from orders.gateways.emulators.paypal import PayPal
 from orders.gateways.emulators.sandbox import Sandbox
 from orders.gateways.emulators.server import Emulator, Listening, is_loopback
+from orders.gateways.emulators.stripe import Stripe
 from orders.gateways.emulators.together import Together
 from orders.gateways.paypal import PayPalGateway
 from orders.gateways.sandbox import SandboxGateway
+from orders.gateways.stripe import StripeGateway
 
 
 class Command(BaseCommand):
@@ -92,5 +94,12 @@ def _others(books: str) -> dict[str, Emulator]:
             webhook_id=settings.PAYPAL_WEBHOOK_ID,
             webhook_url=f"{settings.SITE_URL}/webhooks/paypal/",
             books=books if books == ":memory:" else f"{books}-paypal",
+        )
+    if f"{base}/stripe" == settings.STRIPE_URL and not StripeGateway().missing():
+        emulators["stripe"] = Stripe(
+            key=settings.STRIPE_SECRET_KEY,
+            secret=settings.STRIPE_WEBHOOK_SECRET,
+            webhook_url=f"{settings.SITE_URL}/webhooks/stripe/",
+            books=books if books == ":memory:" else f"{books}-stripe",
         )
     return emulators
