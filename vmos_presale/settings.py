@@ -102,6 +102,11 @@ PAYPAL_URL = env.str("PAYPAL_URL", default="https://api-m.paypal.com").rstrip("/
 PAYPAL_CLIENT_ID = env.str("PAYPAL_CLIENT_ID", default="")
 PAYPAL_CLIENT_SECRET = env.str("PAYPAL_CLIENT_SECRET", default="")
 PAYPAL_WEBHOOK_ID = env.str("PAYPAL_WEBHOOK_ID", default="")
+ALIPAY_URL = env.str("ALIPAY_URL", default="https://openapi.alipay.com/gateway.do")
+ALIPAY_APP_ID = env.str("ALIPAY_APP_ID", default="")
+ALIPAY_SELLER_ID = env.str("ALIPAY_SELLER_ID", default="")
+ALIPAY_PRIVATE_KEY = env.str("ALIPAY_PRIVATE_KEY", default="", multiline=True)
+ALIPAY_PUBLIC_KEY = env.str("ALIPAY_PUBLIC_KEY", default="", multiline=True)
 
 # --- Django ------------------------------------------------------------------------------------------
 
@@ -314,6 +319,8 @@ X_FRAME_OPTIONS = "DENY"
 _gateway_origins = [
     *([SANDBOX_GATEWAY_URL] if SANDBOX_GATEWAY_URL else []),
     *([STRIPE_URL.replace("://api.", "://checkout.")] if STRIPE_SECRET_KEY else []),
+    # Alipay leads on to cashiers on other hosts of its own.
+    *(["https://*.alipay.com"] if ALIPAY_APP_ID else []),
     *([PAYPAL_URL.replace("://api-m.", "://www.")] if PAYPAL_CLIENT_ID else []),
 ]
 CONTENT_SECURITY_POLICY = {

@@ -10,12 +10,14 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
+from orders.gateways.alipay import AlipayGateway
 from orders.gateways.paypal import PayPalGateway
 from orders.gateways.protocol import Gateway
 from orders.gateways.sandbox import SandboxGateway
 from orders.gateways.stripe import StripeGateway
 
 GATEWAYS: dict[str, type[Gateway]] = {
+    "alipay": AlipayGateway,
     "stripe": StripeGateway,
     "paypal": PayPalGateway,
     "sandbox": SandboxGateway,

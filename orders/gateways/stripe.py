@@ -70,7 +70,8 @@ INTENT_ID = re.compile(r"pi_[A-Za-z0-9_]{1,90}")
 OBJECT_ID = re.compile(r"[a-z]{2,6}_[A-Za-z0-9_]{1,90}")
 EVENT_ID = re.compile(r"evt_[A-Za-z0-9_]{1,100}")
 REFERENCE = re.compile(r"[A-Za-z0-9-]{1,32}")
-URL = re.compile(r"[!-~]{1,500}")
+# What stands behind the # of a page is long, and the page does not open without it.
+URL = re.compile(r"[!-~]{1,2000}")
 # Restricted keys (rk) do as well as secret ones.
 SECRET_KEY = re.compile(r"[sr]k_(test|live)_[A-Za-z0-9]{10,250}")
 WEBHOOK_SECRET = re.compile(r"whsec_[A-Za-z0-9+/=_-]{16,250}")

@@ -16,7 +16,7 @@ PAYPAL_CLIENT_SECRET = "client-secret-of-the-tests"
 PAYPAL_WEBHOOK_ID = "0WEBHOOK0OF0TESTS"
 
 
-class PayPalBackstage:
+class PayPalBackstage(Backstage):
     amount = Money(4990, "USD")
     unknown_id = "0000000000000000A"
 

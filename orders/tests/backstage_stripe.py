@@ -14,7 +14,7 @@ STRIPE_KEY = "sk_test_keyOfTheTests0123456789"
 STRIPE_SECRET = "whsec_secretOfTheStripeTests0123456789"
 
 
-class StripeBackstage:
+class StripeBackstage(Backstage):
     amount = Money(4990, "USD")
     unknown_id = "cs_test_" + "0" * 48
 

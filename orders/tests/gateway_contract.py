@@ -14,6 +14,7 @@ from pytest_django import Settings
 from inventory.money import Money
 from orders.gateways.emulators.running import RunningSandbox, running_sandbox
 from orders.gateways.emulators.sandbox import Outcome
+from orders.models import AttemptState
 
 SANDBOX_KEY = "sandbox-key-of-the-tests"
 SANDBOX_SECRET = "whsec_" + base64.b64encode(b"the secret of the sandbox tests!").decode()
@@ -26,6 +27,12 @@ class Backstage(Protocol):
     amount: Money
     # Of the shape of its ids, but nobody's.
     unknown_id: str
+    # Of a payment whose card was refused: with some providers the buyer may go on and take another one.
+    state_of_declined: str = AttemptState.DECLINED
+
+    def arrive(self, pay_url: str) -> None:
+        """Be the buyer who comes to the page and decides nothing yet: some providers know of no payment before."""
+        return
 
     def pay(self, pay_url: str) -> None:
         """Be the buyer who pays."""
@@ -46,7 +53,7 @@ class Backstage(Protocol):
         """Let our credentials be wrong from now on."""
 
 
-class SandboxBackstage:
+class SandboxBackstage(Backstage):
     amount = Money(4990, "USD")
     unknown_id = "pay_000000000000000000000000"
 

@@ -88,6 +88,15 @@ class Deliveries:
             db.execute("UPDATE delivery SET state = 'due', due = ? WHERE state = 'held'", (now + 0.001,))
             self._something_new.set()
 
+    def prepared(
+        self, webhook_id: str, body: str, is_right: bool, /
+    ) -> tuple[str | bytes, Mapping[str, str]]:
+        """What is sent of an event this time, and its headers."""
+        return body.encode(), {"Content-Type": "application/json", **self._sign(webhook_id, body, is_right)}
+
+    def is_accepted(self, response: httpx.Response) -> bool:
+        return response.is_success
+
     def wait_until_idle(self, seconds: float) -> bool:
         """Wait until nothing is left to send, retries included. False if that takes longer than `seconds`."""
         with self._sent:
@@ -116,18 +125,15 @@ class Deliveries:
             return row
 
     def _send(self, client: httpx.Client, delivery: sqlite3.Row) -> None:
-        headers = self._sign(delivery["webhook_id"], delivery["body"], not self._faults.happens("wrong_key"))
+        content, headers = self.prepared(
+            delivery["webhook_id"], delivery["body"], not self._faults.happens("wrong_key")
+        )
         try:
-            response = client.post(
-                delivery["url"],
-                content=delivery["body"].encode(),
-                headers={"Content-Type": "application/json", **headers},
-                follow_redirects=False,
-            )
+            response = client.post(delivery["url"], content=content, headers=headers, follow_redirects=False)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             accepted, answer = False, type(error).__name__
         else:
-            accepted, answer = response.is_success, str(response.status_code)
+            accepted, answer = self.is_accepted(response), str(response.status_code)
         tries = delivery["tries"] + 1
         due = delivery["due"]
         if accepted:
