@@ -490,7 +490,6 @@ def test_decision_that_nobody_knows_is_refused(api: httpx.Client) -> None:
         ([Outcome.PAY, Outcome.CHARGE_BACK, Outcome.LOSE], {"delay-refunds"}),
         ([Outcome.PAY, Outcome.REFUND_HERE], {"delay-refunds", "inquire", "charge-back"}),
     ],
-    ids=repr,
 )
 def test_page_offers_what_can_happen_next(
     api: httpx.Client, stripe: RunningStripe, decided: list[Outcome], offered: set[str]
