@@ -12,30 +12,29 @@ from typing import Any
 import httpx
 
 from orders.gateways.emulators.sandbox import Outcome, Sandbox
-from orders.gateways.emulators.server import Listening
+from orders.gateways.emulators.server import Emulator, Listening
 
 # Retries of webhooks come fast enough to wait for.
 SHORT_BACKOFF = (0.05, 0.1, 0.2)
 
 
 @dataclass(frozen=True, slots=True)
-class RunningSandbox:
-    """The sandbox at `url`, and what a tester does with it, by the same HTTP that anybody else would use."""
+class Running:
+    """An emulator at `url`, and what a tester does with any of them, by the same HTTP that anybody else would use.
+
+    `key` opens what is the tester's alone.
+    """
 
     url: str
     key: str
-    _emulator: Sandbox
-
-    def decide(self, pay_url: str, outcome: Outcome = Outcome.APPROVE) -> httpx.Response:
-        """Press a button on the payment page; the answer is the redirect back to the shop, not followed."""
-        return httpx.post(pay_url, data={"outcome": outcome.value}, trust_env=False)
+    _emulator: Emulator
 
     def set_faults(self, **faults: float) -> None:
         """See `faults.Faults`."""
         self._ask("POST", "/_faults", json=faults)
 
     def books(self) -> Any:
-        """All payments, with captures and refunds, and all webhook deliveries."""
+        """Everything the provider knows, and all webhook deliveries."""
         return self._ask("GET", "/_books").json()
 
     def wait_for_webhooks(self, seconds: float = 10) -> None:
@@ -47,6 +46,16 @@ class RunningSandbox:
         headers = {"Authorization": f"Bearer {self.key}"}
         with httpx.Client(trust_env=False, timeout=70) as client:
             return client.request(method, self.url + path, headers=headers, **arguments).raise_for_status()
+
+
+class RunningSandbox(Running):
+    """The sandbox."""
+
+    __slots__ = ()
+
+    def decide(self, pay_url: str, outcome: Outcome = Outcome.APPROVE) -> httpx.Response:
+        """Press a button on the payment page; the answer is the redirect back to the shop, not followed."""
+        return httpx.post(pay_url, data={"outcome": outcome.value}, trust_env=False)
 
 
 @contextmanager

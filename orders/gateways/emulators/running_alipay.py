@@ -6,24 +6,20 @@ with running_alipay(app_id="…", seller_id="2088…", app_public_key="…", pri
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import httpx
 
 from orders.gateways.emulators.alipay import Alipay, Outcome
-from orders.gateways.emulators.running import SHORT_BACKOFF
+from orders.gateways.emulators.running import SHORT_BACKOFF, Running
 from orders.gateways.emulators.server import Listening
 
 KEY = "key-of-the-testers"
 
 
-@dataclass(frozen=True, slots=True)
-class RunningAlipay:
-    """The emulator at `url`, and what a tester does with it, by the same HTTP that anybody else would use."""
+class RunningAlipay(Running):
+    """Alipay. Its cashier and its bills have no faults."""
 
-    url: str
-    _emulator: Alipay
+    __slots__ = ()
 
     @property
     def gateway_url(self) -> str:
@@ -39,24 +35,6 @@ class RunningAlipay:
         if not cashier.is_success:
             return cashier
         return httpx.post(cashier.url.copy_with(query=None), data={"outcome": outcome.value}, trust_env=False)
-
-    def set_faults(self, **faults: float) -> None:
-        """See `faults.Faults`. The cashier and the bills have none."""
-        self._ask("POST", "/_faults", json=faults)
-
-    def books(self) -> Any:
-        """All trades and refunds, and all deliveries of notices."""
-        return self._ask("GET", "/_books").json()
-
-    def wait_for_webhooks(self, seconds: float = 10) -> None:
-        """Wait until none is on its way, retries included. Raises TimeoutError."""
-        if not self._emulator.deliveries.wait_until_idle(seconds):
-            raise TimeoutError(f"Notices are still on their way after {seconds} s.")
-
-    def _ask(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {KEY}"}
-        with httpx.Client(trust_env=False, timeout=70) as client:
-            return client.request(method, self.url + path, headers=headers, **arguments).raise_for_status()
 
 
 @contextmanager
@@ -80,4 +58,4 @@ def running_alipay(
         backoff=backoff,
     )
     with Listening(emulator, host="127.0.0.1", port=0) as listening:
-        yield RunningAlipay(listening.url, emulator)
+        yield RunningAlipay(listening.url, KEY, emulator)
