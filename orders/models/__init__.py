@@ -22,6 +22,7 @@ from orders.models.refund import (
     ReturnReason,
     ReturnState,
 )
+from orders.models.segment import SegmentCount
 
 __all__ = (
     "Allocation",
@@ -52,6 +53,7 @@ __all__ = (
     "ReturnState",
     "ReviewItem",
     "ReviewKind",
+    "SegmentCount",
     "Side",
     "WebhookEvent",
     "new_reference",
