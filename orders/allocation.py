@@ -5,33 +5,27 @@ time; SKIP LOCKED at the head of the queue would let a later payer overtake), th
 in flight is waited for). Whoever changes a *free* device's state must hold the plan's lock too.
 """
 
-import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.backends.utils import CursorWrapper
 from django.db.models import Exists, OuterRef
 
 from inventory.models import Device, DeviceState, Plan
 from notices import kinds
 from notices.outbox import tell
 from orders.fifo import Claim, Gift, hand_out
-from orders.models import LineState, OrderLine
+from orders.models import LineState, OrderLine, QueueEventKind
 from orders.queue import lock_plans, plans_with_a_queue
+from orders.queue.fairness import head_of
+from orders.queue.setwise import given, write
 from orders.telling import about_order
 
 CHUNK = 2_000
 # SQLite has one writer: between chunks the payers get their turn.
 SQLITE_PAUSE_SECONDS = 0.02
-
-
-class SweepOutOfStep(Exception):
-    """The tables changed under the sweep's locks, which nothing is allowed to do. The chunk is rolled back."""
 
 
 def allocate_devices(*, plan_id: int, now: datetime) -> int:
@@ -62,6 +56,8 @@ def _allocate_chunk(*, plan_id: int, now: datetime) -> int:
                 # Compiling these short statements costs up to half the sweep.
                 cursor.execute("SET LOCAL jit = off")
         plan = lock_plans([plan_id])[plan_id]
+        # Read before the lines: whatever is sealed by now, this sweep sees.
+        seen = head_of(plan_id).number
         free = Device.objects.filter(plan=plan, state=DeviceState.FREE).order_by("pk")
         devices = list(free.values_list("pk", flat=True)[:CHUNK])
         if not devices:
@@ -79,50 +75,66 @@ def _allocate_chunk(*, plan_id: int, now: datetime) -> int:
             ],
         )
         if gifts:
-            _record(plan=plan, lines=lines, gifts=gifts, now=now)
+            _record(plan=plan, lines=lines, gifts=gifts, seen=seen, now=now)
         return len(gifts)
 
 
-def _record(*, plan: Plan, lines: Sequence[OrderLine], gifts: Sequence[Gift], now: datetime) -> None:
-    """Write one chunk: allocations, devices, lines and the notices of it, a statement each."""
+def _record(
+    *, plan: Plan, lines: Sequence[OrderLine], gifts: Sequence[Gift], seen: int, now: datetime
+) -> None:
+    """Write one chunk: allocations, devices, lines, the fairness ledger and the notices, a statement each."""
     ends_at = {line.pk: now + timedelta(days=line.term.days + line.bonus_days) for line in lines}
     units: dict[int, int] = {}
     for gift in gifts:
         units[gift.line_id] = units.get(gift.line_id, 0) + 1
     moment = connection.ops.adapt_datetimefield_value
     with connection.cursor() as cursor:
-        given = _given(
+        table = given(
             ("line_id", "bigint", [gift.line_id for gift in gifts]),
             ("unit", "integer", [gift.unit for gift in gifts]),
             ("device_id", "bigint", [gift.device_id for gift in gifts]),
             ("ends_at", "timestamptz", [moment(ends_at[gift.line_id]) for gift in gifts]),
         )
-        _write(
+        write(
             cursor,
             f"INSERT INTO orders_allocation (line_id, unit, device_id, starts_at, ends_at) "  # noqa: S608
-            f"SELECT line_id, unit, device_id, %s, ends_at FROM {given.sql}",
-            [moment(now), *given.params],
+            f"SELECT line_id, unit, device_id, %s, ends_at FROM {table.sql}",
+            [moment(now), *table.params],
             rows=len(gifts),
         )
-        given = _given(("device_id", "bigint", [gift.device_id for gift in gifts]))
-        _write(
+        table = given(("device_id", "bigint", [gift.device_id for gift in gifts]))
+        write(
             cursor,
-            f"UPDATE inventory_device SET state = %s FROM {given.sql} "  # noqa: S608
+            f"UPDATE inventory_device SET state = %s FROM {table.sql} "  # noqa: S608
             f"WHERE inventory_device.id = given.device_id AND inventory_device.state = %s",
-            [DeviceState.ALLOCATED, *given.params, DeviceState.FREE],
+            [DeviceState.ALLOCATED, *table.params, DeviceState.FREE],
             rows=len(gifts),
         )
-        given = _given(
+        table = given(
             ("line_id", "bigint", list(units)),
             ("units", "integer", list(units.values())),
         )
-        _write(
+        write(
             cursor,
             f"UPDATE orders_orderline SET allocated = allocated + given.units, "  # noqa: S608
             f"state = CASE WHEN allocated + given.units + withdrawn = quantity THEN %s ELSE %s END "
-            f"FROM {given.sql} WHERE orders_orderline.id = given.line_id AND orders_orderline.state = %s",
-            [LineState.ALLOCATED, LineState.WAITING, *given.params, LineState.WAITING],
+            f"FROM {table.sql} WHERE orders_orderline.id = given.line_id AND orders_orderline.state = %s",
+            [LineState.ALLOCATED, LineState.WAITING, *table.params, LineState.WAITING],
             rows=len(units),
+        )
+        # In the order in which they were served, which is the order of their ids.
+        served = [line for line in lines if line.pk in units]
+        table = given(
+            ("line_id", "bigint", [line.pk for line in served]),
+            ("units", "integer", [units[line.pk] for line in served]),
+            ("paid_at", "timestamptz", [moment(line.paid_at) for line in served]),
+        )
+        write(
+            cursor,
+            "INSERT INTO orders_queueevent (plan_id, line_id, kind, units, paid_at, at, behind, seen) "  # noqa: S608
+            f"SELECT %s, line_id, %s, units, paid_at, %s, 0, %s FROM {table.sql}",
+            [plan.pk, QueueEventKind.ALLOCATED, moment(now), seen, *table.params],
+            rows=len(served),
         )
     tell(
         (
@@ -138,33 +150,7 @@ def _record(*, plan: Plan, lines: Sequence[OrderLine], gifts: Sequence[Gift], no
                 },
                 key=f"allocated:{line.pk}:{line.allocated}",
             )
-            for line in lines
-            if line.pk in units
+            for line in served
         ),
         now=now,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """A table `given` made of parameters, for the FROM of one statement."""
-
-    sql: str
-    params: list[Any]
-
-
-def _given(*columns: tuple[str, str, Sequence[Any]]) -> _Given:
-    """Columns as (name, PostgreSQL type, values), all of one length."""
-    if connection.vendor == "postgresql":
-        arrays = ", ".join(f"%s::{kind}[]" for _, kind, _ in columns)
-        names = ", ".join(name for name, _, _ in columns)
-        return _Given(f"unnest({arrays}) AS given ({names})", [list(values) for _, _, values in columns])
-    cells = ", ".join(f"json_extract(value, '$[{n}]') AS {name}" for n, (name, _, _) in enumerate(columns))
-    rows = list(zip(*(values for _, _, values in columns), strict=True))
-    return _Given(f"(SELECT {cells} FROM json_each(%s)) AS given", [json.dumps(rows)])  # noqa: S608
-
-
-def _write(cursor: CursorWrapper, sql: str, params: list[Any], *, rows: int) -> None:
-    cursor.execute(sql, params)
-    if cursor.rowcount != rows:
-        raise SweepOutOfStep(f"Expected {rows} rows, wrote {cursor.rowcount}: {sql}")

@@ -1,150 +1,58 @@
-"""When a phone will be allocated: an honest window, how it was made, and when it is made again.
+"""What customers are told of when their phones will come: recorded for good, and told anew when it changes.
 
-The window of a unit is where the announced supply first covers all units up to it:
-
-- *earliest*, *likely* and *latest* shift a batch's date by the lowest, the median and the 90th percentile of
-  how many days late past batches came (nearest rank, so every figure is one that really happened);
-- a batch that is overdue is judged only by past batches that were at least as late, and one that was put
-  off comes no earlier than the day it was put off to;
-- beyond the announced supply, the slowest, mean and fastest of the last three months of allocations count
-  on; if one of those months allocated nothing, the answer is "not known yet".
-
-`window` and what it uses are pure; `record_…` and `refresh_estimates` write append-only rows (clause 3.3).
+`windows.py` computes a window from an outlook; here the outlook is read, estimates are recorded as append-only
+rows, and whatever has changed materially is told (clause 3.3).
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Count, Max, Q
+from django.db.models import Exists, Max, OuterRef, Q, Sum
 
-from evidence.contract_time import contract_date
+from evidence.contract_time import contract_date, contract_midnight
 from inventory.models import BatchState, SupplyBatch
 from notices import kinds
 from notices.kinds import Kind
 from notices.outbox import Draft, JSONValue, tell
-from orders.models import Allocation, Basis, Cause, Estimate, OrderLine
+from orders.models import (
+    Basis,
+    Cause,
+    Estimate,
+    EstimateRound,
+    Forecast,
+    OrderLine,
+    QueueEvent,
+    QueueEventKind,
+)
 from orders.queue import free_devices_by_plan, lock_plans, units_ahead, units_waiting
 from orders.telling import about_order
+from orders.windows import (
+    ASSUMED_LATENESS,
+    ENOUGH_BATCHES,
+    MONTH_DAYS,
+    MONTHS,
+    Change,
+    Expected,
+    Outlook,
+    Window,
+    cause_of,
+    window,
+)
 
-# Fewer past batches than this say nothing: those of all plans are used, then this assumption (in days).
-ENOUGH_BATCHES = 5
-ASSUMED_LATENESS = (0, 0, 7, 14, 30)
-# Nobody can promise anything that far away.
-HORIZON = timedelta(days=730)
-MONTH_DAYS = 30
-MONTHS = 3
-CHUNK = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """When the last of some units is expected to be allocated. `earliest` ≤ `likely` ≤ `latest`."""
-
-    earliest: date
-    likely: date
-    latest: date
-    basis: Basis
-
-
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """`units` still to come with one announced batch on the day `on`, first said to be `first_on`."""
-
-    reference: str
-    on: date
-    units: int
-    first_on: date
-
-
-@dataclass(frozen=True, slots=True)
-class Outlook:
-    """Everything an estimate of one plan is made from.
-
-    `today` is the contract date on which a free device can be allocated; `expected` is in date order;
-    `lateness` are the days past batches were late, ascending; `monthly` the units allocated in each of
-    the last three periods of 30 days.
-    """
-
-    today: date
-    free: int
-    expected: tuple[Expected, ...]
-    lateness: tuple[int, ...]
-    lateness_of: str
-    monthly: tuple[int, ...]
-
-    def as_json(self) -> dict[str, JSONValue]:
-        return {
-            "today": self.today.isoformat(),
-            "free": self.free,
-            "expected": [[batch.reference, batch.on.isoformat(), batch.units] for batch in self.expected],
-            "lateness": list(self.lateness),
-            "lateness_of": self.lateness_of,
-            "monthly": list(self.monthly),
-        }
-
-
-def nearest_rank(ascending: Sequence[int], share: float) -> int:
-    """The smallest of the values that at least `share` of them do not exceed."""
-    return ascending[max(0, math.ceil(share * len(ascending)) - 1)]
-
-
-def arrival(batch: Expected, *, outlook: Outlook) -> tuple[date, date, date]:
-    """When the batch comes, as (earliest, likely, latest), none of them before today.
-
-    Past lateness is counted from the date that was said first, and so it is here: a batch that was put off
-    has used up some of it. It is not expected before the date it was put off to.
-    """
-    said = min(batch.first_on, batch.on)
-    not_before = max(outlook.today, batch.on) if batch.on > batch.first_on else outlook.today
-    lateness = [days for days in outlook.lateness if said + timedelta(days=days) >= outlook.today]
-    if not lateness or said + timedelta(days=lateness[-1]) < not_before:
-        # Later than anything on record: what is left is the assumption, counted from there.
-        said, lateness = not_before, list(ASSUMED_LATENESS)
-    earliest, likely, latest = (
-        max(not_before, said + timedelta(days=days))
-        for days in (lateness[0], nearest_rank(lateness, 0.5), nearest_rank(lateness, 0.9))
-    )
-    return earliest, likely, latest
-
-
-def window(*, units: int, outlook: Outlook) -> Window | None:
-    """The window of the unit that has `units` - 1 before it in its plan; None when it is not known."""
-    reach = outlook.free
-    earliest = likely = latest = outlook.today
-    if units <= reach:
-        return Window(earliest, likely, latest, Basis.FREE)
-    for batch in outlook.expected:
-        # Batches can overtake one another on paper; the queue still needs them all.
-        arrives = arrival(batch, outlook=outlook)
-        earliest, likely, latest = (
-            max(pair) for pair in zip((earliest, likely, latest), arrives, strict=True)
-        )
-        reach += batch.units
-        if units <= reach:
-            return Window(earliest, likely, latest, Basis.SUPPLY)
-    if len(outlook.monthly) < MONTHS or not min(outlook.monthly):
-        return None
-    missing = units - reach
-
-    def days_at(monthly_rate: float) -> timedelta:
-        return timedelta(days=min(math.ceil(missing * MONTH_DAYS / monthly_rate), 10_000))
-
-    mean = sum(outlook.monthly) / len(outlook.monthly)
-    beyond = Window(
-        earliest + days_at(max(outlook.monthly)),
-        likely + days_at(mean),
-        latest + days_at(min(outlook.monthly)),
-        Basis.RATE,
-    )
-    return beyond if beyond.latest <= outlook.today + HORIZON else None
+CHUNK = 2_000
+# A transaction that was under way while the last round looked has ended by now.
+OVERLAP = timedelta(minutes=2)
+DISPLACED = Q(kind=QueueEventKind.JOINED, behind__gt=0) | Q(
+    kind__in=(QueueEventKind.RELEASED, QueueEventKind.RETURNED)
+)
+MOVED_UP = Q(kind__in=(QueueEventKind.LEFT, QueueEventKind.HELD))
 
 
 def outlooks(plan_ids: Iterable[int], *, now: datetime) -> dict[int, Outlook]:
-    """The outlook of each plan, in four queries whatever their number."""
+    """The outlook of each plan, in a fixed number of queries."""
     wanted = list(plan_ids)
     today = contract_date(now + settings.ALLOCATION_HOLD_BACK)
     free = free_devices_by_plan(wanted)
@@ -153,10 +61,16 @@ def outlooks(plan_ids: Iterable[int], *, now: datetime) -> dict[int, Outlook]:
     for batch in announced.order_by("expected_on", "pk"):
         if batch.outstanding:
             expected.setdefault(batch.plan_id, []).append(
-                Expected(batch.reference, batch.expected_on, batch.outstanding, batch.first_expected_on)
+                Expected(
+                    batch.reference,
+                    batch.expected_on,
+                    batch.outstanding,
+                    batch.first_expected_on,
+                    batch.quantity,
+                )
             )
     lateness = _lateness()
-    monthly = _monthly_allocations(wanted, now=now)
+    monthly = _monthly_allocations(wanted, today=today)
     everywhere = sorted(days for of_plan in lateness.values() for days in of_plan)
     result = {}
     for plan_id in wanted:
@@ -182,15 +96,16 @@ def quote(*, plan_id: int, units: int, now: datetime) -> Window | None:
     return window(units=units_waiting(plan_id=plan_id) + units, outlook=outlook)
 
 
-def record_first_estimate(line: OrderLine, *, now: datetime) -> Estimate:
-    """Estimate a line that has just joined its queue, and tell the customer if devices are short.
+def record_first_estimate(line: OrderLine, *, ahead: int, now: datetime) -> Estimate:
+    """Estimate a line that has just joined its queue behind `ahead` units; tell the customer if devices are short.
 
     Clause 3.3: "if the platform's inventory is insufficient … the platform will promptly notify you of the
     estimated allocation time". Runs in the transaction of the payment. Needs `order` and `plan` loaded.
     """
-    ahead = units_ahead(line)
     outlook = outlooks([line.plan_id], now=now)[line.plan_id]
-    estimate = _estimate(line, ahead=ahead, outlook=outlook, previous=None, cause=Cause.PAYMENT, now=now)
+    forecast = _forecast(line.plan_id, outlook, now=now)
+    found = window(units=ahead + line.waiting_units, outlook=outlook)
+    estimate = _estimate(line, found, ahead=ahead, forecast=forecast, cause=Cause.PAYMENT, now=now)
     estimate.save(force_insert=True)
     if estimate.basis != Basis.FREE:
         tell([_draft(line, estimate, previous=None, kind=kinds.ESTIMATE_MADE)], now=now)
@@ -198,53 +113,134 @@ def record_first_estimate(line: OrderLine, *, now: datetime) -> Estimate:
 
 
 def refresh_estimates(*, plan_id: int, now: datetime) -> int:
-    """Estimate every waiting line of the plan anew; record and tell what changed. Return how many.
+    """Estimate anew every waiting line that may have moved; record and tell what changed. Return how many.
 
     Recorded are a first estimate, a change of `settings.ESTIMATE_MATERIAL_DAYS` or more, and the regular
-    update that was promised. Safe to run twice at once: an estimate's number is unique for its line.
+    update that was promised. A round goes through the whole queue when its outlook has changed, which it does at least
+    once a day; from the first place where units got in or out when only that has happened; and not at all when nothing has.
+    Safe to run twice at once: an estimate's number is unique for its line.
 
     One transaction per chunk of the queue, under the plan's lock: a sweep between a look at the devices and
     one at the queue would show devices free that are given away, and promise them again.
     """
-    recorded, last = 0, None
-    while True:
-        made, last = _refresh_chunk(plan_id=plan_id, after=last, now=now)
-        recorded += made
-        if last is None:
-            return recorded
+    last_round = EstimateRound.objects.filter(plan_id=plan_id).select_related("forecast").first()
+    since = last_round.began_at - OVERLAP if last_round else None
+    outlook = outlooks([plan_id], now=now)[plan_id]
+    if last_round is None or last_round.forecast.inputs != outlook.as_json():
+        start: _Rank | None = _Rank.of_the_head()
+    else:
+        start = _first_move(plan_id, since=since)
+    if start is None:
+        return 0
+    walk = _Walk(plan_id=plan_id, now=now, is_displaced=_has_moved(plan_id, DISPLACED, since=since))
+    while start is not None:
+        start = walk.go_on(start)
+    if walk.forecast:
+        EstimateRound.objects.create(
+            plan_id=plan_id, forecast=walk.forecast, began_at=now, recorded=walk.recorded
+        )
+    return walk.recorded
 
 
-def _refresh_chunk(*, plan_id: int, after: OrderLine | None, now: datetime) -> tuple[int, OrderLine | None]:
-    """Refresh the next lines behind `after`; return how many were recorded and the last line, None at the end."""
-    with transaction.atomic(durable=True):
-        lock_plans([plan_id])
-        lines = OrderLine.objects.waiting(plan_id=plan_id).select_related("order", "plan")
-        if after is not None:
-            lines = lines.filter(Q(paid_at__gt=after.paid_at) | Q(paid_at=after.paid_at, pk__gt=after.pk))
-        chunk = list(lines[:CHUNK])
-        if not chunk:
-            return 0, None
-        outlook = outlooks([plan_id], now=now)[plan_id]
-        newest = newest_estimates([line.pk for line in chunk])
-        ahead_of_next = units_ahead(chunk[0])
+@dataclass(frozen=True, slots=True)
+class _Rank:
+    """A place in a queue: behind everything before (`paid_at`, `line_id`)."""
+
+    paid_at: datetime | None
+    line_id: int
+
+    @classmethod
+    def of_the_head(cls) -> "_Rank":
+        return cls(None, 0)
+
+    def and_behind(self) -> Q:
+        if self.paid_at is None:
+            return Q()
+        return Q(paid_at__gt=self.paid_at) | Q(paid_at=self.paid_at, pk__gte=self.line_id)
+
+
+@dataclass(slots=True)
+class _Walk:
+    """One round through a queue. `forecast` is the one it began with."""
+
+    plan_id: int
+    now: datetime
+    is_displaced: bool
+    forecast: Forecast | None = None
+    recorded: int = 0
+    _outlooks: dict[int, Outlook] = field(default_factory=dict)
+    _cut: dict[int, frozenset[str]] = field(default_factory=dict)
+
+    def go_on(self, start: _Rank) -> _Rank | None:
+        """Look at the next lines from `start`, and record; return where to go on, None at the end."""
+        with transaction.atomic(durable=True):
+            lock_plans([self.plan_id])
+            queue = OrderLine.objects.waiting(plan_id=self.plan_id).filter(start.and_behind())
+            lines = list(queue.select_related("order", "plan")[: CHUNK + 1])
+            lines, more = lines[:CHUNK], lines[CHUNK:]
+            if lines:
+                self._estimate_all(lines)
+        return _Rank(more[0].paid_at, more[0].pk) if more else None
+
+    def _estimate_all(self, lines: Sequence[OrderLine]) -> None:
+        outlook = outlooks([self.plan_id], now=self.now)[self.plan_id]
+        forecast = _forecast(self.plan_id, outlook, now=self.now)
+        self.forecast = self.forecast or forecast
+        newest = newest_estimates([line.pk for line in lines])
+        ahead_of_next = units_ahead(lines[0])
         made: list[Estimate] = []
         drafts: list[Draft] = []
-        for line in chunk:
+        for line in lines:
             ahead, ahead_of_next = ahead_of_next, ahead_of_next + line.waiting_units
             previous = newest.get(line.pk)
-            cause = _cause(previous, ahead=ahead, outlook=outlook)
-            estimate = _estimate(line, ahead=ahead, outlook=outlook, previous=previous, cause=cause, now=now)
-            kind = _worth_telling(estimate, previous=previous, outlook=outlook)
+            found = window(units=ahead + line.waiting_units, outlook=outlook)
+            kind = _worth_telling(found, previous=previous, outlook=outlook)
             if kind is None:
                 continue
+            cause = Cause.PAYMENT
             if kind is kinds.ESTIMATE_CONFIRMED:
-                estimate.cause = Cause.SCHEDULE
+                cause = Cause.SCHEDULE
+            elif previous is not None:
+                cause = self._cause(previous, found, ahead=ahead, outlook=outlook)
+            estimate = _estimate(
+                line, found, ahead=ahead, forecast=forecast, cause=cause, now=self.now, previous=previous
+            )
             made.append(estimate)
             if estimate.basis != Basis.FREE:
                 drafts.append(_draft(line, estimate, previous=previous, kind=kind))
         Estimate.objects.bulk_create(made, ignore_conflicts=True)
-        tell(drafts, now=now)
-    return len(made), chunk[-1] if len(chunk) == CHUNK else None
+        tell(drafts, now=self.now)
+        self.recorded += len(made)
+
+    def _cause(self, previous: Estimate, found: Window | None, *, ahead: int, outlook: Outlook) -> Cause:
+        before = self._outlook_of(previous.forecast_id)
+        return cause_of(
+            Change(
+                before=before,
+                after=outlook,
+                ahead_before=previous.units_ahead,
+                ahead_after=ahead,
+                window_before=window_of(previous),
+                window_after=found,
+                cut=self._cut_since(previous.forecast_id),
+                is_displaced=self.is_displaced,
+            )
+        )
+
+    def _outlook_of(self, forecast_id: int) -> Outlook:
+        if forecast_id not in self._outlooks:
+            self._outlooks[forecast_id] = Outlook.from_json(Forecast.objects.get(pk=forecast_id).inputs)
+        return self._outlooks[forecast_id]
+
+    def _cut_since(self, forecast_id: int) -> frozenset[str]:
+        """Batches of a forecast that were cancelled since, or came with fewer devices."""
+        if forecast_id not in self._cut:
+            quantities = {batch.reference: batch.quantity for batch in self._outlook_of(forecast_id).expected}
+            batches = SupplyBatch.objects.filter(reference__in=quantities).exclude(state=BatchState.EXPECTED)
+            self._cut[forecast_id] = frozenset(
+                batch.reference for batch in batches if batch.received_units < quantities[batch.reference]
+            )
+        return self._cut[forecast_id]
 
 
 def newest_estimates(line_ids: Iterable[int]) -> dict[int, Estimate]:
@@ -255,10 +251,46 @@ def newest_estimates(line_ids: Iterable[int]) -> dict[int, Estimate]:
     }
 
 
+def window_of(estimate: Estimate) -> Window | None:
+    """The window that was promised; None where none could be."""
+    if estimate.earliest is None or estimate.likely is None or estimate.latest is None:
+        return None
+    return Window(estimate.earliest, estimate.likely, estimate.latest, Basis(estimate.basis))
+
+
+def _first_move(plan_id: int, *, since: datetime | None) -> _Rank | None:
+    """The first place in the queue where units got in or out since, or stand without an estimate."""
+    unestimated = Q(kind=QueueEventKind.JOINED) & ~Exists(Estimate.objects.filter(line=OuterRef("line")))
+    moves = QueueEvent.objects.filter(DISPLACED | MOVED_UP | unestimated, plan_id=plan_id)
+    first = (moves.filter(at__gte=since) if since else moves).order_by("paid_at", "line_id").first()
+    return _Rank(first.paid_at, first.line_id) if first else None
+
+
+def _has_moved(plan_id: int, how: Q, *, since: datetime | None) -> bool:
+    moves = QueueEvent.objects.filter(how, plan_id=plan_id)
+    return (moves.filter(at__gte=since) if since else moves).exists()
+
+
+def _forecast(plan_id: int, outlook: Outlook, *, now: datetime) -> Forecast:
+    """The row of an outlook: the newest one if it says the same."""
+    inputs = outlook.as_json()
+    newest: Forecast | None = Forecast.objects.filter(plan_id=plan_id).first()
+    if newest and newest.inputs == inputs:
+        return newest
+    made: Forecast = Forecast.objects.create(plan_id=plan_id, made_at=now, inputs=inputs)
+    return made
+
+
 def _estimate(
-    line: OrderLine, *, ahead: int, outlook: Outlook, previous: Estimate | None, cause: Cause, now: datetime
+    line: OrderLine,
+    found: Window | None,
+    *,
+    ahead: int,
+    forecast: Forecast,
+    cause: Cause,
+    now: datetime,
+    previous: Estimate | None = None,
 ) -> Estimate:
-    found = window(units=ahead + line.waiting_units, outlook=outlook)
     return Estimate(
         line=line,
         number=previous.number + 1 if previous else 1,
@@ -270,29 +302,26 @@ def _estimate(
         basis=found.basis if found else Basis.UNKNOWN,
         cause=cause,
         units_ahead=ahead,
-        inputs=outlook.as_json(),
+        forecast=forecast,
     )
 
 
-def _cause(previous: Estimate | None, *, ahead: int, outlook: Outlook) -> Cause:
-    if previous is None:
-        return Cause.PAYMENT
-    return Cause.QUEUE if ahead > previous.units_ahead else Cause.SUPPLY
-
-
-def _worth_telling(estimate: Estimate, *, previous: Estimate | None, outlook: Outlook) -> Kind | None:
+def _worth_telling(found: Window | None, *, previous: Estimate | None, outlook: Outlook) -> Kind | None:
     if previous is None:
         return kinds.ESTIMATE_MADE
-    if _moved(previous.likely, estimate.likely) or _moved(previous.latest, estimate.latest):
+    before = window_of(previous)
+    if before is None or found is None:
+        has_changed = before is not found
+    else:
+        has_changed = _moved(before.likely, found.likely) or _moved(before.latest, found.latest)
+    if has_changed:
         return kinds.ESTIMATE_CHANGED
     if previous.next_update_by <= outlook.today:
         return kinds.ESTIMATE_CONFIRMED
     return None
 
 
-def _moved(before: date | None, after: date | None) -> bool:
-    if before is None or after is None:
-        return before is not after
+def _moved(before: date, after: date) -> bool:
     return abs((after - before).days) >= settings.ESTIMATE_MATERIAL_DAYS
 
 
@@ -326,14 +355,29 @@ def _lateness() -> dict[int, list[int]]:
     return days
 
 
-def _monthly_allocations(plan_ids: Sequence[int], *, now: datetime) -> dict[int, tuple[int, ...]]:
-    """Units allocated per plan in each of the last three periods of 30 days, the oldest first."""
-    counts: dict[int, list[int]] = {plan_id: [0] * MONTHS for plan_id in plan_ids}
-    for month in range(MONTHS):
-        since = now - timedelta(days=MONTH_DAYS * (MONTHS - month))
-        allocations = Allocation.objects.filter(
-            line__plan_id__in=plan_ids, starts_at__gte=since, starts_at__lt=since + timedelta(days=MONTH_DAYS)
-        )
-        for plan_id, units in allocations.values_list("line__plan_id").annotate(units=Count("pk")):
+def _monthly_allocations(plan_ids: Sequence[int], *, today: date) -> dict[int, tuple[int, ...]]:
+    """Units allocated per plan in each of the last three periods of 30 whole contract days, the oldest first.
+
+    They stay the same all day, so the day's first forecast is asked before the ledger is.
+    """
+    said = {}
+    for forecast in Forecast.objects.filter(pk__in=_newest_forecasts(plan_ids)):
+        if forecast.inputs["today"] == today.isoformat():
+            said[forecast.plan_id] = tuple(forecast.inputs["monthly"])
+    counts: dict[int, list[int]] = {plan_id: [0] * MONTHS for plan_id in plan_ids if plan_id not in said}
+    for month in range(MONTHS if counts else 0):
+        begins = today - timedelta(days=MONTH_DAYS * (MONTHS - month))
+        allocated = QueueEvent.objects.filter(
+            kind=QueueEventKind.ALLOCATED,
+            plan_id__in=counts,
+            at__gte=contract_midnight(begins),
+            at__lt=contract_midnight(begins + timedelta(days=MONTH_DAYS)),
+        ).order_by()
+        for plan_id, units in allocated.values_list("plan_id").annotate(units=Sum("units")):
             counts[plan_id][month] = units
-    return {plan_id: tuple(months) for plan_id, months in counts.items()}
+    return said | {plan_id: tuple(months) for plan_id, months in counts.items()}
+
+
+def _newest_forecasts(plan_ids: Sequence[int]) -> list[int]:
+    newest = Forecast.objects.filter(plan_id__in=plan_ids).order_by().values("plan_id")
+    return list(newest.annotate(newest=Max("pk")).values_list("newest", flat=True))

@@ -25,6 +25,7 @@ from orders.models import (
     OrderLine,
     OrderState,
     PaymentAttempt,
+    QueueEventKind,
     Refund,
     RefundState,
     ReturnReason,
@@ -32,7 +33,7 @@ from orders.models import (
     ReviewKind,
 )
 from orders.offers import stocks
-from orders.queue import lock_plans
+from orders.queue import fairness, lock_plans, units_ahead, units_waiting
 from orders.reviews import open_review_item
 from orders.telling import about_order, about_refund, about_return
 
@@ -188,7 +189,13 @@ def _dispute(order: Order, *, new: Sequence[LedgerEntry], now: datetime) -> None
     disputes = [e for e in entries if e.kind in (EntryKind.CHARGEBACK, EntryKind.REVERSAL)]
     is_disputed = sum(entry.minor for entry in disputes) < 0
     was, becomes = (LineState.WAITING, LineState.HELD) if is_disputed else (LineState.HELD, LineState.WAITING)
-    OrderLine.objects.filter(order=order, state=was).update(state=becomes)
+    lines = list(OrderLine.objects.filter(order=order, state=was))
+    OrderLine.objects.filter(pk__in=[line.pk for line in lines]).update(state=becomes)
+    fairness.record(
+        QueueEventKind.HELD if is_disputed else QueueEventKind.RELEASED,
+        [(line, line.waiting_units) for line in lines],
+        now=now,
+    )
     for entry in new:
         if entry.kind == EntryKind.CHARGEBACK:
             _review(
@@ -248,9 +255,12 @@ def _join_queues(order: Order, *, paid_at: datetime, now: datetime) -> None:
     }
     tell([about_order(order, kinds.PAYMENT_RECEIVED, facts)], now=now)
     for line in order.lines.select_related("order", "plan"):
+        ahead = units_ahead(line)
+        behind = units_waiting(plan_id=line.plan_id) - ahead - line.quantity
+        fairness.record(QueueEventKind.JOINED, [(line, line.quantity)], now=now, behind=behind)
         try:
             with transaction.atomic():
-                record_first_estimate(line, now=now)
+                record_first_estimate(line, ahead=ahead, now=now)
         except Exception:
             # An estimate never vetoes money: the next refresh makes the first one.
             logger.exception("Line %s of order %s was paid for, but could not be estimated.", line.pk, order)

@@ -6,8 +6,9 @@ from datetime import datetime
 
 from inventory.models import BatchState, Fee, Plan, SupplyBatch, Term
 from inventory.money import Money
-from orders.estimates import Window, outlooks, window
+from orders.estimates import outlooks
 from orders.queue import free_devices_by_plan, units_held_by_plan, units_waiting_by_plan
+from orders.windows import Window, window
 
 
 @dataclass(frozen=True, slots=True)

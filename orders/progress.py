@@ -64,7 +64,9 @@ def progress_of(order: Order, *, now: datetime) -> Progress:
     """Gather what the page of `order` shows: a fixed number of queries, and one more per waiting line."""
     lines = list(order.lines.select_related("plan", "term", "order"))
     estimates: defaultdict[int, list[Estimate]] = defaultdict(list)
-    for estimate in Estimate.objects.filter(line__order=order).order_by("line_id", "number"):
+    for estimate in (
+        Estimate.objects.filter(line__order=order).select_related("forecast").order_by("line_id", "number")
+    ):
         estimates[estimate.line_id].append(estimate)
     phones: defaultdict[int, list[Allocation]] = defaultdict(list)
     allocations = Allocation.objects.filter(line__order=order, ended_at=None).select_related("device")

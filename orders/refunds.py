@@ -21,10 +21,12 @@ from orders.models import (
     OrderLine,
     OrderState,
     PaymentAttempt,
+    QueueEventKind,
     Refund,
     RefundLine,
     RefundState,
 )
+from orders.queue import fairness
 from orders.telling import about_refund
 
 logger = logging.getLogger(__name__)
@@ -114,7 +116,11 @@ def approve_refund(*, refund_id: int, approved_by_id: int, now: datetime) -> Ref
                 raise RefundRefused(
                     _("Units of this refund have been allocated since it was asked for. Reject it.")
                 )
-            _withdraw(taken.line_id, units=taken.units)
+            line = lines[taken.line_id]
+            _withdraw(line.pk, units=taken.units)
+            if line.state == LineState.HELD and taken.units == line.waiting_units:
+                fairness.record(QueueEventKind.RELEASED, [(line, taken.units)], now=now)
+            fairness.record(QueueEventKind.LEFT, [(line, taken.units)], now=now)
         _decide(refund, state=RefundState.APPROVED, decided_by_id=approved_by_id, now=now)
         tell([about_refund(order, refund, kinds.REFUND_APPROVED)], now=now)
     refund.refresh_from_db()

@@ -28,8 +28,10 @@ from orders.models import (
     OrderLine,
     OrderState,
     PaymentAttempt,
+    QueueEventKind,
     new_reference,
 )
+from orders.queue import fairness, units_ahead, units_waiting
 
 NOW = datetime(2026, 11, 23, 4, 0, tzinfo=UTC)  # noon in Hong Kong
 _numbers = itertools.count(1)
@@ -125,7 +127,7 @@ def make_order(
         paid_at=paid_at,
     )
     for fee, quantity in fees:
-        OrderLine.objects.create(
+        line = OrderLine.objects.create(
             order=order,
             plan=fee.term.plan,
             term=fee.term,
@@ -137,6 +139,9 @@ def make_order(
             state=LineState.WAITING if paid_at else LineState.UNPAID,
             paid_at=paid_at,
         )
+        if paid_at:
+            behind = units_waiting(plan_id=line.plan_id) - units_ahead(line) - quantity
+            fairness.record(QueueEventKind.JOINED, [(line, quantity)], now=NOW, behind=behind)
     return order
 
 

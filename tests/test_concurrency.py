@@ -42,6 +42,7 @@ from orders.models import (
 )
 from orders.models.order import LineQuerySet
 from orders.offers import stocks
+from orders.queue.setwise import OutOfStep
 from orders.refunds import RefundRefused, approve_refund, request_refund
 from tests.builders import (
     NOW,
@@ -355,7 +356,7 @@ def test_control_without_line_locks_the_sweep_serves_the_refunded_line(
     finish()
 
     # Only the sweep's own count of rows, the last witness, keeps the ten devices from being lost.
-    with pytest.raises(allocation.SweepOutOfStep):
+    with pytest.raises(OutOfStep):
         sweep.result(60)
 
 

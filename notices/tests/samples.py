@@ -23,7 +23,7 @@ WINDOW: dict[str, JSONValue] = {
     "likely": "2026-12-03",
     "latest": "2026-12-20",
     "basis": "supply",
-    "cause": "supply",
+    "cause": "late",
     "next_update_by": "2026-11-30",
     "previous_likely": None,
     "previous_latest": None,
@@ -86,7 +86,7 @@ FACTS: dict[str, Sequence[Mapping[str, JSONValue]]] = {
     "estimate-changed": [
         WINDOW | EARLIER,
         WINDOW | LATER,
-        WINDOW | {"previous_likely": "2026-12-03", "previous_latest": "2026-12-10", "cause": "queue"},
+        WINDOW | {"previous_likely": "2026-12-03", "previous_latest": "2026-12-10", "cause": "payments"},
         WINDOW,
         NO_WINDOW | LATER,
         NO_WINDOW,

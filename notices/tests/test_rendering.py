@@ -119,7 +119,7 @@ def test_a_changed_estimate_says_how_it_changed(previous: str | None, likely: st
     facts = (WINDOW if likely else NO_WINDOW) | {"previous_likely": previous, "previous_latest": previous}
     text = written(ESTIMATE_CHANGED, facts)
     assert said in text.body
-    assert "The reason is a change in the supply that has been announced." in text.body
+    assert "The reason: devices come later than they were announced." in text.body
 
 
 def test_a_fact_of_the_wrong_kind_is_no_notice() -> None:

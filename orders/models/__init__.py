@@ -1,6 +1,7 @@
 """The rows of the sale, in the order in which they come to be."""
 
 from orders.models.case import Case, CaseMessage, CaseState, Matter, Outcome, Side
+from orders.models.fairness import PublishedHead, QueueEvent, QueueEventKind
 from orders.models.guardian import GuardianAnswer, GuardianRequest
 from orders.models.order import LineState, Order, OrderLine, OrderState, new_reference
 from orders.models.payment import (
@@ -12,7 +13,7 @@ from orders.models.payment import (
     ReviewKind,
     WebhookEvent,
 )
-from orders.models.queue import Allocation, Basis, Cause, Estimate
+from orders.models.queue import Allocation, Basis, Cause, Estimate, EstimateRound, Forecast
 from orders.models.refund import (
     Ground,
     MoneyReturn,
@@ -34,6 +35,8 @@ __all__ = (
     "Cause",
     "EntryKind",
     "Estimate",
+    "EstimateRound",
+    "Forecast",
     "Ground",
     "GuardianAnswer",
     "GuardianRequest",
@@ -46,6 +49,9 @@ __all__ = (
     "OrderState",
     "Outcome",
     "PaymentAttempt",
+    "PublishedHead",
+    "QueueEvent",
+    "QueueEventKind",
     "Refund",
     "RefundLine",
     "RefundState",

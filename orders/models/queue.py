@@ -7,7 +7,7 @@ from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
 
 from evidence.models import AppendOnly, WriteOnce
-from inventory.models import Device
+from inventory.models import Device, Plan
 from orders.models.order import OrderLine
 
 
@@ -63,9 +63,46 @@ class Cause(models.TextChoices):
     """Why an estimate was made."""
 
     PAYMENT = "payment", _("your payment")
-    SUPPLY = "supply", _("a change in the announced supply")
-    QUEUE = "queue", _("a change in the queue ahead of you")
+    SUPPLY_LATE = "late", _("supply that comes later than announced")
+    SUPPLY_CUT = "cut", _("fewer devices than announced")
+    SUPPLY_MORE = "more", _("supply that comes earlier, or more of it")
+    LATE_PAYMENTS = "payments", _("payments before yours that were confirmed late")
+    REFUNDS = "refunds", _("refunds ahead of you")
+    PACE = "pace", _("how fast devices have been coming lately")
     SCHEDULE = "schedule", _("the promised regular update")
+
+
+class Forecast(AppendOnly):
+    """What all estimates of a plan were computed from, for as long as it stayed the same (see `windows.Outlook`)."""
+
+    plan = models.ForeignKey(Plan, models.PROTECT, related_name="forecasts", verbose_name=_("plan"))
+    made_at = models.DateTimeField(_("made at"))
+    inputs = models.JSONField(_("computed from"))
+
+    class Meta:
+        verbose_name = _("forecast")
+        verbose_name_plural = _("forecasts")
+        ordering = ("-id",)
+
+    def __str__(self) -> str:
+        return f"{self.made_at:%Y-%m-%d %H:%M}"
+
+
+class EstimateRound(AppendOnly):
+    """The estimates of a whole queue, or of its part behind somebody who got in, were looked at once."""
+
+    plan = models.ForeignKey(Plan, models.PROTECT, related_name="estimate_rounds", verbose_name=_("plan"))
+    forecast = models.ForeignKey(Forecast, models.PROTECT, related_name="rounds", verbose_name=_("forecast"))
+    began_at = models.DateTimeField(_("began"))
+    recorded = models.PositiveIntegerField(_("estimates recorded"))
+
+    class Meta:
+        verbose_name = _("round of estimates")
+        verbose_name_plural = _("rounds of estimates")
+        ordering = ("-id",)
+
+    def __str__(self) -> str:
+        return f"{self.began_at:%Y-%m-%d %H:%M}"
 
 
 class Estimate(AppendOnly):
@@ -88,8 +125,9 @@ class Estimate(AppendOnly):
     basis = models.CharField(_("based on"), max_length=10, choices=Basis.choices)
     cause = models.CharField(_("cause"), max_length=10, choices=Cause.choices)
     units_ahead = models.PositiveIntegerField(_("units ahead"))
-    # What it was computed from: batches, lateness, rate (see `estimates.Outlook`).
-    inputs = models.JSONField(_("computed from"))
+    forecast = models.ForeignKey(
+        Forecast, models.PROTECT, related_name="estimates", verbose_name=_("computed from")
+    )
 
     class Meta:
         verbose_name = _("estimate")

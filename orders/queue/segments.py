@@ -51,7 +51,9 @@ def wrong_counts() -> Iterator[str]:
         return
     for plan in Plan.objects.order_by("pk"):
         with connection.cursor() as cursor:
-            cursor.execute("SELECT from_paid_at, from_id, counted, waiting FROM orders_wrong_counts(%s)", [plan.pk])
+            cursor.execute(
+                "SELECT from_paid_at, from_id, counted, waiting FROM orders_wrong_counts(%s)", [plan.pk]
+            )
             for paid_at, line_id, counted, waiting in cursor.fetchall():
                 yield (
                     f"Queue of {plan}, segment from {paid_at.isoformat()}, line {line_id}: "

@@ -19,6 +19,7 @@ from orders.models import (
     Cause,
     EntryKind,
     Estimate,
+    Forecast,
     Ground,
     LedgerEntry,
     LineState,
@@ -159,6 +160,7 @@ def test_lines_that_do_not_wait_are_shown_only_when_asked_for_and_without_a_plac
 @pytest.mark.django_db
 def test_the_queue_shows_the_newest_estimate(desk: Client) -> None:
     line = make_line(make_fee(make_plan()), paid_at=NOW)
+    forecast = Forecast.objects.create(plan=line.plan, made_at=NOW, inputs={})
     for number, days in enumerate((10, 20), start=1):
         day = NOW.date() + timedelta(days=days)
         Estimate.objects.create(
@@ -172,7 +174,7 @@ def test_the_queue_shows_the_newest_estimate(desk: Client) -> None:
             basis=Basis.SUPPLY,
             cause=Cause.PAYMENT,
             units_ahead=0,
-            inputs={},
+            forecast=forecast,
         )
     assert "12/13/2026 – 12/18/2026" in desk.get(QUEUE).content.decode()
 

@@ -176,7 +176,9 @@ def test_positions_are_exact_after_anything_in_any_order(seed: int) -> None:
         make_order([(fee, dice.randint(1, 4)), (other_fee, 1)], paid_at=clock)
 
     def pay_late() -> None:
-        make_line(fee, quantity=dice.randint(1, 4), paid_at=clock - timedelta(seconds=dice.randint(0, 90_000)))
+        make_line(
+            fee, quantity=dice.randint(1, 4), paid_at=clock - timedelta(seconds=dice.randint(0, 90_000))
+        )
 
     def serve() -> None:
         for line in OrderLine.objects.waiting(plan_id=plan.pk)[: dice.randint(1, 9)]:
@@ -205,7 +207,17 @@ def test_positions_are_exact_after_anything_in_any_order(seed: int) -> None:
             serve()
             transaction.set_rollback(True)
 
-    doings: list[Callable[[], None]] = [pay, pay, pay_late, pay_late, serve, refund_one, hold_or_release, tidy, undone]
+    doings: list[Callable[[], None]] = [
+        pay,
+        pay,
+        pay_late,
+        pay_late,
+        serve,
+        refund_one,
+        hold_or_release,
+        tidy,
+        undone,
+    ]
     for _step in range(60):
         dice.choice(doings)()
         assert all_wrong(plan) == []
@@ -299,7 +311,9 @@ def test_no_answer_is_wrong_while_eight_write_and_two_roll_up() -> None:
     def serve(share: int) -> None:
         for line in lines[share::4]:
             with transaction.atomic():
-                OrderLine.objects.filter(pk=line.pk).update(allocated=F("quantity"), state=LineState.ALLOCATED)
+                OrderLine.objects.filter(pk=line.pk).update(
+                    allocated=F("quantity"), state=LineState.ALLOCATED
+                )
 
     def tidy() -> None:
         for _ in range(40):
@@ -320,7 +334,12 @@ def test_no_answer_is_wrong_while_eight_write_and_two_roll_up() -> None:
         return wrong
 
     outcomes = race(
-        *(lambda n=n: pay(n) for n in range(4)), *(lambda n=n: serve(n) for n in range(4)), tidy, tidy, ask, ask
+        *(lambda n=n: pay(n) for n in range(4)),
+        *(lambda n=n: serve(n) for n in range(4)),
+        tidy,
+        tidy,
+        ask,
+        ask,
     )
 
     assert failures(outcomes) == []

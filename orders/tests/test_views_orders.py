@@ -50,7 +50,7 @@ def waiting(customer: User, fee: Fee) -> Order:
     make_batch(fee.term.plan, quantity=40, on=date(2026, 12, 1))
     make_line(fee, quantity=12, paid_at=NOW - timedelta(hours=3))
     order = make_order([(fee, 5)], customer=customer, paid_at=NOW - timedelta(hours=1))
-    record_first_estimate(order.lines.select_related("order", "plan").get(), now=NOW)
+    record_first_estimate(order.lines.select_related("order", "plan").get(), ahead=12, now=NOW)
     return order
 
 
@@ -92,12 +92,12 @@ def test_changed_estimate_shows_the_one_before_and_why(client: Client, waiting: 
     refresh_estimates(plan_id=fee.term.plan_id, now=NOW)
     page = page_of(client, waiting)
     assert "Before: likely Dec. 8, 2026, at the latest Dec. 31, 2026." in page
-    assert "Changed by a change in the announced supply." in page
+    assert "Changed by supply that comes later than announced." in page
 
 
 def test_unknown_date_is_said_to_be_unknown(client: Client, customer: User, fee: Fee) -> None:
     order = make_order([(fee, 1)], customer=customer, paid_at=NOW)
-    record_first_estimate(order.lines.select_related("order", "plan").get(), now=NOW)
+    record_first_estimate(order.lines.select_related("order", "plan").get(), ahead=0, now=NOW)
     assert "Not known yet." in page_of(client, order)
 
 

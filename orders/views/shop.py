@@ -18,9 +18,10 @@ from inventory.models import FeeSchedule, Plan, SupplyBatch, Term
 from inventory.money import Money
 from orders.basket import Basket
 from orders.context import CURRENCY_KEY, currency_of
-from orders.estimates import Outlook, nearest_rank, outlooks
+from orders.estimates import outlooks
 from orders.forms import AddForm
 from orders.offers import Offer, offer_of, offers
+from orders.windows import Outlook, nearest_rank
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Four months of a plan played through: orders come in, batches arrive, devices go to whoever paid first.
 
 Nothing here touches the database: `play` deals the devices by the shop's own rule (`orders.fifo`) and estimates
-by its own arithmetic (`orders.estimates`), so that what it makes up is what the shop would have done.
+by its own arithmetic (`orders.windows`), so that what it makes up is what the shop would have done.
 """
 
 import heapq
@@ -16,7 +16,8 @@ from random import Random
 from django.conf import settings
 
 from evidence.contract_time import contract_date, contract_zone
-from orders.estimates import (
+from orders.fifo import Claim, hand_out
+from orders.windows import (
     ASSUMED_LATENESS,
     ENOUGH_BATCHES,
     MONTH_DAYS,
@@ -26,7 +27,6 @@ from orders.estimates import (
     Window,
     window,
 )
-from orders.fifo import Claim, hand_out
 from vmos_presale.demo.catalogue import Model, PastBatch
 
 # The oldest order was paid so many days ago, the newest two hours.
@@ -234,12 +234,24 @@ def _outlook(
 ) -> Outlook:
     """What was known of the plan at the moment `at`."""
     to_come = [
-        Expected(arrival.reference, arrival.expected_on, arrival.batch.quantity, arrival.expected_on)
+        Expected(
+            arrival.reference,
+            arrival.expected_on,
+            arrival.batch.quantity,
+            arrival.expected_on,
+            arrival.batch.quantity,
+        )
         for arrival in arrivals
         if arrival.announced_at <= at < arrival.received_at
     ]
     to_come += [
-        Expected(batch.reference, batch.expected_on(at), batch.quantity, batch.first_expected_on)
+        Expected(
+            batch.reference,
+            batch.expected_on(at),
+            batch.quantity,
+            batch.first_expected_on,
+            batch.quantity,
+        )
         for batch in coming
         if batch.announced_at <= at
     ]

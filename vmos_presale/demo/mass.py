@@ -36,6 +36,7 @@ from orders.models import (
     Cause,
     EntryKind,
     Estimate,
+    Forecast,
     GuardianAnswer,
     GuardianRequest,
     LedgerEntry,
@@ -485,12 +486,19 @@ def _allocate(placed: Sequence[Placed], devices: Mapping[str, Sequence[Device]],
 
 def _estimate(placed: Sequence[Placed]) -> None:
     """What every buyer was told when the payment had come."""
-    estimates = []
+    estimates, forecasts = [], []
     for each in placed:
         sale = each.draft.sale
         if sale.outlook is None:
             continue
         promised = sale.promised
+        forecasts.append(
+            Forecast(
+                plan=each.line.plan,
+                made_at=sale.paid_at + REPORTED_AFTER,
+                inputs=sale.outlook.as_json(),
+            )
+        )
         estimates.append(
             Estimate(
                 line=each.line,
@@ -503,7 +511,8 @@ def _estimate(placed: Sequence[Placed]) -> None:
                 basis=promised.basis if promised else Basis.UNKNOWN,
                 cause=Cause.PAYMENT,
                 units_ahead=sale.units_ahead,
-                inputs=sale.outlook.as_json(),
+                forecast=forecasts[-1],
             )
         )
+    Forecast.objects.bulk_create(forecasts, batch_size=1000)
     Estimate.objects.bulk_create(estimates, batch_size=1000)

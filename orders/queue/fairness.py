@@ -1,0 +1,218 @@
+"""The fairness ledger: one chain of sealed entries per plan, which anybody can download and check.
+
+Whoever moves units in a queue writes the events of it in the same transaction (`record`). A job seals them, plan
+by plan, seconds later, and once a day the last seal is published. An entry is sealed after all it depends on: of two
+transactions that locked the same line, the second commits, and is read, after the first.
+
+`verify_queue_ledger.py` is what we give to everybody for checking, and what `verify_queue` runs itself.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from django.db import connection, transaction
+from django.db.models import Count, F, Max, Q, Sum
+
+from evidence.contract_time import contract_date
+from evidence.models import ChainHead
+from inventory.models import Plan
+from orders.models import LineState, OrderLine, PublishedHead, QueueEvent, QueueEventKind
+from orders.queue.setwise import given, write
+from orders.queue.verify_queue_ledger import check, seal_of
+
+NOTHING_BEFORE = "0" * 64
+SEALED_AT_ONCE = 5_000
+READ_AT_ONCE = 5_000
+# An event that is older and not sealed was put in by other means, or the sealing stands still.
+SEALED_WITHIN = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The last entry of a ledger: how many there are, and the seal over all of them."""
+
+    number: int
+    sha256: str
+
+
+def record(
+    kind: QueueEventKind, units: Iterable[tuple[OrderLine, int]], *, now: datetime, behind: int = 0
+) -> None:
+    """Write what happened to so many units of lines, in the transaction in which it happens."""
+    QueueEvent.objects.bulk_create(
+        QueueEvent(
+            plan_id=line.plan_id,
+            line=line,
+            kind=kind,
+            units=count,
+            paid_at=line.paid_at,
+            at=now,
+            behind=behind,
+        )
+        for line, count in units
+    )
+
+
+def head_of(plan_id: int) -> Head:
+    """The last sealed entry of the plan's ledger."""
+    head = ChainHead.objects.filter(pk=_chain(plan_id)).first()
+    return Head(head.chain_number, head.chain_sha256) if head else Head(0, NOTHING_BEFORE)
+
+
+def seal_events(*, plan_id: int) -> int:
+    """Seal what has been recorded of the plan since the last time; return how many entries.
+
+    Safe to run by several workers at once: the head of the ledger is the lock.
+    """
+    total = 0
+    while sealed := _seal_some(plan_id):
+        total += sealed
+        if sealed < SEALED_AT_ONCE:
+            break
+    return total
+
+
+def plans_to_seal() -> list[int]:
+    """Plans with an event that is not sealed yet."""
+    unsealed = QueueEvent.objects.filter(number=None).order_by()
+    return sorted(unsealed.values_list("plan_id", flat=True).distinct())
+
+
+def publish_heads(*, now: datetime) -> int:
+    """Publish the head of every plan's ledger for the day that has ended last; return how many.
+
+    Days are contract days (Asia/Hong_Kong). What is published stays: nobody can write the days before anew.
+    """
+    day = contract_date(now) - timedelta(days=1)
+    published = 0
+    for plan_id in Plan.objects.exclude(published_heads__day=day).order_by("pk").values_list("pk", flat=True):
+        head = head_of(plan_id)
+        if head.number:
+            _row, is_new = PublishedHead.objects.get_or_create(
+                plan_id=plan_id,
+                day=day,
+                defaults={"number": head.number, "sha256": head.sha256, "published_at": now},
+            )
+            published += is_new
+    return published
+
+
+def ledger_lines(plan_id: int) -> Iterator[str]:
+    """The sealed entries of the plan as they are downloaded: "SEAL [number, …]", each with its newline."""
+    entries = QueueEvent.objects.filter(plan_id=plan_id, number__isnull=False).order_by("number")
+    for event in entries.iterator(READ_AT_ONCE):
+        yield f"{event.sha256} {entry_text(event)}\n"
+
+
+def entry_text(event: QueueEvent) -> str:
+    """What is sealed of an event, and published: nothing of who the customer is."""
+    return json.dumps(
+        [
+            event.number,
+            str(event.kind),
+            event.line_id,
+            event.units,
+            _stamp(event.paid_at),
+            _stamp(event.at),
+            event.behind,
+            event.seen,
+        ],
+        separators=(",", ":"),
+    )
+
+
+def faults_of(plan: Plan, *, now: datetime) -> Iterator[str]:
+    """Re-play the ledger of `plan` and compare it with the tables; yield a sentence for everything wrong."""
+    head = head_of(plan.pk)
+    for fault in check(ledger_lines(plan.pk)):
+        yield f"Ledger of {plan}: {fault}"
+    last = QueueEvent.objects.filter(plan=plan).aggregate(number=Max("number"))["number"] or 0
+    if last != head.number:
+        yield f"Ledger of {plan}: it ends at entry {last}, its head says {head.number}."
+    for published in PublishedHead.objects.filter(plan=plan).order_by("day"):
+        sealed = QueueEvent.objects.filter(plan=plan, number=published.number).values_list(
+            "sha256", flat=True
+        )
+        if list(sealed) != [published.sha256]:
+            yield f"Ledger of {plan}: entry {published.number} is not the one published for {published.day}."
+    for event in QueueEvent.objects.filter(plan=plan, number=None, at__lt=now - SEALED_WITHIN).order_by("pk"):
+        yield f"Ledger of {plan}: event {event.pk} of {event.at.isoformat()} was never sealed."
+    yield from _faults_of_lines(plan)
+
+
+def _faults_of_lines(plan: Plan) -> Iterator[str]:
+    """Lines whose rows do not say what the ledger says of them."""
+
+    def of(*kinds: QueueEventKind) -> Sum:
+        return Sum("queue_events__units", filter=Q(queue_events__kind__in=kinds), default=0)
+
+    lines = (
+        OrderLine.objects.filter(plan=plan, paid_at__isnull=False)
+        .annotate(
+            joined=of(QueueEventKind.JOINED),
+            times_joined=Count("queue_events", filter=Q(queue_events__kind=QueueEventKind.JOINED)),
+            served=of(QueueEventKind.ALLOCATED) - of(QueueEventKind.RETURNED),
+            left=of(QueueEventKind.LEFT),
+            holds=Count("queue_events", filter=Q(queue_events__kind=QueueEventKind.HELD))
+            - Count("queue_events", filter=Q(queue_events__kind=QueueEventKind.RELEASED)),
+            misdated=Count("queue_events", filter=~Q(queue_events__paid_at=F("paid_at"))),
+        )
+        .order_by("pk")
+    )
+    for line in lines.iterator(READ_AT_ONCE):
+        if (line.times_joined, line.joined) != (1, line.quantity):
+            yield f"Line {line.pk} of {plan} has {line.quantity} units; {line.joined} joined the queue."
+        if line.served != line.allocated:
+            yield f"Line {line.pk} of {plan} has {line.allocated} units allocated, in the ledger {line.served}."
+        if line.left != line.withdrawn:
+            yield f"Line {line.pk} of {plan} has {line.withdrawn} units refunded, in the ledger {line.left}."
+        if line.holds != (line.state == LineState.HELD):
+            yield f"Line {line.pk} of {plan} is {line.state}, in the ledger it was held {line.holds} times."
+        if line.misdated:
+            yield f"Line {line.pk} of {plan} has another time of payment in the ledger."
+
+
+def _seal_some(plan_id: int) -> int:
+    with transaction.atomic(durable=True):
+        head = _locked_head(plan_id)
+        events = list(QueueEvent.objects.filter(plan_id=plan_id, number=None).order_by("pk")[:SEALED_AT_ONCE])
+        number, seal = head.chain_number, head.chain_sha256
+        for event in events:
+            number += 1
+            event.number = number
+            event.sha256 = seal = seal_of(seal, entry_text(event))
+        if events:
+            table = given(
+                ("id", "bigint", [event.pk for event in events]),
+                ("number", "bigint", [event.number for event in events]),
+                ("sha256", "text", [event.sha256 for event in events]),
+            )
+            with connection.cursor() as cursor:
+                write(
+                    cursor,
+                    "UPDATE orders_queueevent SET number = given.number, sha256 = given.sha256 "  # noqa: S608
+                    f"FROM {table.sql} WHERE orders_queueevent.id = given.id",
+                    table.params,
+                    rows=len(events),
+                )
+            ChainHead.objects.filter(pk=head.pk).update(chain_number=number, chain_sha256=seal)
+    return len(events)
+
+
+def _locked_head(plan_id: int) -> ChainHead:
+    heads = ChainHead.objects.select_for_update()
+    ChainHead.objects.bulk_create(
+        [ChainHead(name=_chain(plan_id), chain_number=0, chain_sha256=NOTHING_BEFORE)], ignore_conflicts=True
+    )
+    return heads.get(pk=_chain(plan_id))
+
+
+def _chain(plan_id: int) -> str:
+    return f"orders.queueevent:{plan_id}"
+
+
+def _stamp(moment: datetime) -> str:
+    """UTC, always with microseconds: as texts they sort as the times do."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
