@@ -33,7 +33,7 @@ from orders.models import (
     ReviewKind,
 )
 from orders.offers import stocks
-from orders.queue import fairness, lock_plans, units_ahead, units_waiting
+from orders.queue import fairness, lock_plans, place_of
 from orders.reviews import open_review_item
 from orders.telling import about_order, about_refund, about_return
 
@@ -255,12 +255,11 @@ def _join_queues(order: Order, *, paid_at: datetime, now: datetime) -> None:
     }
     tell([about_order(order, kinds.PAYMENT_RECEIVED, facts)], now=now)
     for line in order.lines.select_related("order", "plan"):
-        ahead = units_ahead(line)
-        behind = units_waiting(plan_id=line.plan_id) - ahead - line.quantity
-        fairness.record(QueueEventKind.JOINED, [(line, line.quantity)], now=now, behind=behind)
+        place = place_of(line)
+        fairness.record(QueueEventKind.JOINED, [(line, line.quantity)], now=now, behind=place.behind)
         try:
             with transaction.atomic():
-                record_first_estimate(line, ahead=ahead, now=now)
+                record_first_estimate(line, ahead=place.ahead, now=now)
         except Exception:
             # An estimate never vetoes money: the next refresh makes the first one.
             logger.exception("Line %s of order %s was paid for, but could not be estimated.", line.pk, order)

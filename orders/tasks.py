@@ -16,7 +16,7 @@ from orders import (
     revisions,
     verification,
 )
-from orders.queue import plans_with_a_queue
+from orders.queue import fairness, plans_with_a_queue, segments
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,23 @@ def refresh_estimates() -> None:
             faults.append(fault)
     if faults:
         raise ExceptionGroup("Plans that could not be estimated", faults)
+
+
+@shared_task(name="orders.roll_up_queues")
+def roll_up_queues() -> None:
+    for plan in plans_with_a_queue():
+        segments.roll_up(plan_id=plan.pk)
+
+
+@shared_task(name="orders.seal_queues")
+def seal_queues() -> None:
+    for plan_id in fairness.plans_to_seal():
+        fairness.seal_events(plan_id=plan_id)
+
+
+@shared_task(name="orders.publish_heads")
+def publish_heads() -> None:
+    fairness.publish_heads(now=timezone.now())
 
 
 @shared_task(name="orders.process_webhooks")

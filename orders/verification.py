@@ -1,13 +1,24 @@
 """What can be checked about orders (see `evidence.verification`), and telling staff what was found."""
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from django.db.models import Count, Exists, OuterRef, Q
+from django.db.models import Count, Exists, OuterRef, Q, Subquery
+from django.utils import timezone
 
 from agreements.models import Acceptance, Document, Role, Subject
+from evidence.contract_time import contract_date
 from evidence.verification import checks, verify_evidence
-from orders.models import GuardianAnswer, GuardianRequest, Order, ReviewKind
+from inventory.models import Plan
+from orders.models import (
+    Estimate,
+    GuardianAnswer,
+    GuardianRequest,
+    LineState,
+    Order,
+    ReviewKind,
+)
+from orders.queue import fairness, segments
 from orders.reviews import open_review_item
 
 
@@ -29,6 +40,31 @@ def unaccepted_orders() -> Iterator[str]:
         complete &= Q(Exists(agreed.filter(text__version__document=document)))
     for order in Order.objects.exclude(complete).order_by("pk").iterator(500):
         yield f"Order {order.reference} lacks its buyer's acceptances."
+
+
+@checks("fairness ledger")
+def queues() -> Iterator[str]:
+    """Whoever was served out of turn, and whatever the ledger and the tables tell differently (1.1, 3.3)."""
+    for plan in Plan.objects.order_by("pk"):
+        yield from fairness.faults_of(plan, now=timezone.now())
+
+
+@checks("positions")
+def positions() -> Iterator[str]:
+    """Counts of units that are not what waits."""
+    yield from segments.wrong_counts()
+
+
+@checks("promised updates")
+def broken_promises() -> Iterator[str]:
+    """Who waits, and did not hear by the day by which he was promised to (3.3)."""
+    yesterday = contract_date(timezone.now()) - timedelta(days=1)
+    newest = Estimate.objects.filter(line=OuterRef("line")).order_by("-number").values("pk")[:1]
+    overdue = Estimate.objects.filter(
+        line__state=LineState.WAITING, next_update_by__lt=yesterday, pk=Subquery(newest)
+    )
+    for estimate in overdue.select_related("line__order").order_by("pk").iterator(500):
+        yield f"Order {estimate.line.order.reference} was promised an update by {estimate.next_update_by}."
 
 
 @checks("guardians")

@@ -31,7 +31,7 @@ from orders.models import (
     QueueEventKind,
     new_reference,
 )
-from orders.queue import fairness, units_ahead, units_waiting
+from orders.queue import fairness, place_of
 
 NOW = datetime(2026, 11, 23, 4, 0, tzinfo=UTC)  # noon in Hong Kong
 _numbers = itertools.count(1)
@@ -140,8 +140,7 @@ def make_order(
             paid_at=paid_at,
         )
         if paid_at:
-            behind = units_waiting(plan_id=line.plan_id) - units_ahead(line) - quantity
-            fairness.record(QueueEventKind.JOINED, [(line, quantity)], now=NOW, behind=behind)
+            fairness.record(QueueEventKind.JOINED, [(line, quantity)], now=NOW, behind=place_of(line).behind)
     return order
 
 

@@ -194,9 +194,12 @@ def test_the_command_prints_what_it_looked_at_and_the_seals() -> None:
         "acceptances: nothing wrong",
         "agreement texts: nothing wrong",
         "chains: nothing wrong",
+        "fairness ledger: nothing wrong",
         "guardians: nothing wrong",
         "message texts: nothing wrong",
         "orders without consent: nothing wrong",
+        "positions: nothing wrong",
+        "promised updates: nothing wrong",
         "triggers: nothing wrong",
         f"seal {CHAIN}:3:{rows[-1].chain_sha256}",
     ]

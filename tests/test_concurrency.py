@@ -42,6 +42,7 @@ from orders.models import (
 )
 from orders.models.order import LineQuerySet
 from orders.offers import stocks
+from orders.queue import fairness
 from orders.queue.setwise import OutOfStep
 from orders.refunds import RefundRefused, approve_refund, request_refund
 from tests.builders import (
@@ -189,10 +190,12 @@ def test_eight_sweeps_eight_payers_and_refunds_at_the_head_overtake_nobody(
 
     def direct() -> None:
         """Ends the sweeps when everybody else is done and what is there has been handed out."""
-        outcomes = [future.result(60) for future in [in_background(work) for work in others]]
-        assert outcomes[-2] > 0, "No refund won its race: the test shows nothing."
-        allocate_devices(plan_id=plan.pk, now=datetime.now(UTC))
-        over.set()
+        try:
+            outcomes = [future.result(60) for future in [in_background(work) for work in others]]
+            assert outcomes[-2] > 0, "No refund won its race: the test shows nothing."
+            allocate_devices(plan_id=plan.pk, now=datetime.now(UTC))
+        finally:
+            over.set()
 
     others: list[Any] = [*(lambda n=n: pay(attempts[n::8]) for n in range(8)), refund, supply]
     outcomes = race(*[sweep] * 8, direct)
@@ -203,6 +206,8 @@ def test_eight_sweeps_eight_payers_and_refunds_at_the_head_overtake_nobody(
     )
     assert everything_adds_up(plan)
     assert overtaken(plan, known) == []
+    fairness.seal_events(plan_id=plan.pk)
+    assert list(fairness.faults_of(plan, now=datetime.now(UTC))) == []
     assert Order.objects.filter(state=OrderState.PAID).count() == 200
 
 
@@ -218,16 +223,19 @@ def sweep_as_queues_usually_are(plan: Plan) -> None:
             .select_for_update(of=("self",), skip_locked=True)[:1]
         )
         gifts = hand_out(devices=devices, claims=[Claim(line.pk, line.waiting_units, 1) for line in lines])
-        allocation._record(plan=plan, lines=lines, gifts=gifts, now=now)
+        seen = fairness.head_of(plan.pk).number
+        allocation._record(plan=plan, lines=lines, gifts=gifts, seen=seen, now=now)
 
 
 @pytest.fixture
 def head_and_second() -> tuple[OrderLine, OrderLine]:
-    """Two lines that wait, and one device."""
+    """Two lines that wait, known to the ledger, and one device."""
     plan = make_plan()
     fee = make_fee(plan)
     make_devices(plan, 1)
-    return make_line(fee, paid_at=EARLIER), make_line(fee, paid_at=EARLIER + timedelta(seconds=1))
+    lines = make_line(fee, paid_at=EARLIER), make_line(fee, paid_at=EARLIER + timedelta(seconds=1))
+    fairness.seal_events(plan_id=plan.pk)
+    return lines
 
 
 def test_sweep_waits_for_whoever_holds_the_head_of_the_queue(
@@ -244,7 +252,7 @@ def test_sweep_waits_for_whoever_holds_the_head_of_the_queue(
     assert overtaken(head.plan, Acknowledgements()) == []
 
 
-def test_control_skip_locked_overtakes_the_head_and_the_oracle_sees_it(
+def test_control_skip_locked_overtakes_the_head_and_both_oracle_and_ledger_show_it(
     head_and_second: tuple[OrderLine, OrderLine],
 ) -> None:
     head, second = head_and_second
@@ -253,6 +261,10 @@ def test_control_skip_locked_overtakes_the_head_and_the_oracle_sees_it(
         in_background(lambda: sweep_as_queues_usually_are(head.plan)).result(60)
 
     assert overtaken(head.plan, Acknowledgements()) == [Overtaken(passed=head.pk, served=second.pk)]
+    fairness.seal_events(plan_id=head.plan_id)
+    (fault,) = fairness.faults_of(head.plan, now=NOW)
+    assert fault.startswith(f"Ledger of {head.plan}: Entry 3: line {second.pk}, paid ")
+    assert f"was served before line {head.pk}, paid " in fault
 
 
 @pytest.mark.clause("1.1")

@@ -5,6 +5,7 @@ segments (`segments.py`), so that they cost the same in a queue of a million lin
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from django.db import connection
 from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Sum
@@ -27,6 +28,28 @@ def units_ahead(line: OrderLine) -> int:
             return int(cursor.fetchone()[0])
     ahead = Q(paid_at__lt=line.paid_at) | Q(paid_at=line.paid_at, id__lt=line.pk)
     return OrderLine.objects.waiting(plan_id=line.plan_id).filter(ahead).units()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a line stands: units served before it, and units served after it."""
+
+    ahead: int
+    behind: int
+
+
+def place_of(line: OrderLine) -> Place:
+    """Both sides of `line`, from one look at the queue. The line must be in it."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT orders_units_before(%s, %s, %s), orders_units_waiting(%s)",
+                [line.plan_id, line.paid_at, line.pk, line.plan_id],
+            )
+            ahead, waiting = cursor.fetchone()
+    else:
+        ahead, waiting = units_ahead(line), units_waiting(plan_id=line.plan_id)
+    return Place(ahead, waiting - ahead - line.waiting_units)
 
 
 def units_waiting_by_plan(plan_ids: Iterable[int]) -> dict[int, int]:

@@ -21,6 +21,7 @@ from orders.forms import CheckoutForm
 from orders.gateways.protocol import MoneyMoved, Snapshot
 from orders.ledger import apply_snapshot
 from orders.models import AttemptState, Matter, Order, PaymentAttempt, Side
+from orders.queue import fairness
 from vmos_presale.demo.catalogue import (
     BROWSERS,
     CUSTOMER,
@@ -70,6 +71,9 @@ def follow(*, now: datetime) -> None:
     Notice.objects.filter(is_expanded=False, recipient__email__endswith=f"@{CUSTOMERS_DOMAIN}").update(
         is_expanded=True
     )
+    for plan_id in fairness.plans_to_seal():
+        fairness.seal_events(plan_id=plan_id)
+    fairness.publish_heads(now=now)
     _talk(now=now - timedelta(days=2))
     _order("unpaid", SOON, days=30, quantity=1, at=now)
     _send(now=now)

@@ -3,6 +3,7 @@
 import hashlib
 import uuid
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -45,10 +46,13 @@ from orders.models import (
     OrderLine,
     OrderState,
     PaymentAttempt,
+    QueueEvent,
+    QueueEventKind,
     ReviewItem,
     ReviewKind,
 )
 from orders.models.order import REFERENCE_ALPHABET
+from orders.queue import fairness
 from vmos_presale.demo.catalogue import (
     APPROVER,
     BROWSERS,
@@ -112,6 +116,7 @@ def fill(*, now: datetime, random: Random) -> None:
     devices = {slug: _receive(history, catalogue.plans[slug], now=now) for slug, history in histories.items()}
     _expect(histories, catalogue)
     _allocate(lines, devices, now=now)
+    _write_ledgers(lines)
     _estimate(lines)
 
 
@@ -482,6 +487,30 @@ def _allocate(placed: Sequence[Placed], devices: Mapping[str, Sequence[Device]],
             )
     allocations.sort(key=lambda allocation: allocation.starts_at)
     Allocation.objects.bulk_create(allocations)
+
+
+def _write_ledgers(placed: Sequence[Placed]) -> None:
+    """The fairness ledgers of all that, as the shop would have written and sealed them."""
+    events: list[QueueEvent] = []
+    for each in placed:
+        line, sale = each.line, each.draft.sale
+        if line.paid_at is None:
+            continue
+
+        def event(kind: QueueEventKind, units: int, at: datetime, line: OrderLine = line) -> QueueEvent:
+            return QueueEvent(plan=line.plan, line=line, kind=kind, units=units, paid_at=line.paid_at, at=at)
+
+        events.append(event(QueueEventKind.JOINED, line.quantity, line.paid_at + REPORTED_AFTER))
+        served = Counter(gotten.at for gotten in sale.gotten)
+        events += [event(QueueEventKind.ALLOCATED, units, at) for at, units in served.items()]
+    events.sort(key=lambda event: (event.at, event.paid_at, event.line_id))
+    entries: Counter[int] = Counter()
+    for event in events:
+        event.seen = entries[event.plan_id] if event.kind == QueueEventKind.ALLOCATED else 0
+        entries[event.plan_id] += 1
+    QueueEvent.objects.bulk_create(events, batch_size=1000)
+    for plan_id in entries:
+        fairness.seal_events(plan_id=plan_id)
 
 
 def _estimate(placed: Sequence[Placed]) -> None:
