@@ -53,6 +53,7 @@ from orders.models import (
     Cause,
     EntryKind,
     Estimate,
+    Forecast,
     Ground,
     GuardianRequest,
     LedgerEntry,
@@ -90,6 +91,7 @@ def make_everything(number: int) -> None:
         line=line, unit=1, device=make_devices(plan, 1)[0], starts_at=NOW, ends_at=NOW + timedelta(days=30)
     )
     day = NOW.date()
+    forecast = Forecast.objects.create(plan=plan, made_at=NOW, inputs={})
     Estimate.objects.create(
         line=line,
         number=1,
@@ -101,7 +103,7 @@ def make_everything(number: int) -> None:
         basis=Basis.SUPPLY,
         cause=Cause.PAYMENT,
         units_ahead=3,
-        inputs={"free": 0},
+        forecast=forecast,
     )
     attempt = PaymentAttempt.objects.create(
         order=order,

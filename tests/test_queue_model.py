@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 )
 
 from inventory.models import Device, DeviceState
+from notices import outbox
 from orders import allocation
 from orders.allocation import allocate_devices
 from orders.gateways.protocol import MoneyMoved, Snapshot
@@ -171,7 +172,7 @@ class QueueMachine(RuleBasedStateMachine):
 @contextmanager
 def killed_after(chunks: int) -> Iterator[None]:
     """The sweep dies when it has written all of its next chunk but the notices, and not committed."""
-    told = allocation.tell
+    told = outbox.tell
     count = 0
 
     def tell_or_die(*args: Any, **kwargs: Any) -> None:
@@ -193,7 +194,7 @@ def test_the_shop_and_the_naive_model_agree(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(allocation, "SQLITE_PAUSE_SECONDS", 0)
     monkeypatch.setattr(segments, "SIZE", 3)
     monkeypatch.setattr(segments, "AT_MOST", 12)
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         QueueMachine,
         settings=how_often(
             max_examples=12, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from django.db import connection, transaction
-from django.db.models import Count, F, Max, Q, Sum
+from django.db.models import Aggregate, Count, F, Max, Q, Sum
+from django.db.models.expressions import CombinedExpression
 
 from evidence.contract_time import contract_date
 from evidence.models import ChainHead
@@ -41,18 +42,22 @@ def record(
     kind: QueueEventKind, units: Iterable[tuple[OrderLine, int]], *, now: datetime, behind: int = 0
 ) -> None:
     """Write what happened to so many units of lines, in the transaction in which it happens."""
-    QueueEvent.objects.bulk_create(
-        QueueEvent(
-            plan_id=line.plan_id,
-            line=line,
-            kind=kind,
-            units=count,
-            paid_at=line.paid_at,
-            at=now,
-            behind=behind,
+    events = []
+    for line, count in units:
+        if line.paid_at is None:
+            raise ValueError(f"{line} is in no queue.")
+        events.append(
+            QueueEvent(
+                plan_id=line.plan_id,
+                line=line,
+                kind=kind,
+                units=count,
+                paid_at=line.paid_at,
+                at=now,
+                behind=behind,
+            )
         )
-        for line, count in units
-    )
+    QueueEvent.objects.bulk_create(events)
 
 
 def head_of(plan_id: int) -> Head:
@@ -148,30 +153,33 @@ def _faults_of_lines(plan: Plan) -> Iterator[str]:
     def of(*kinds: QueueEventKind) -> Sum:
         return Sum("queue_events__units", filter=Q(queue_events__kind__in=kinds), default=0)
 
+    of_ledger: dict[str, Aggregate | CombinedExpression] = {
+        "joined": of(QueueEventKind.JOINED),
+        "times_joined": Count("queue_events", filter=Q(queue_events__kind=QueueEventKind.JOINED)),
+        "served": of(QueueEventKind.ALLOCATED) - of(QueueEventKind.RETURNED),
+        "left": of(QueueEventKind.LEFT),
+        "holds": Count("queue_events", filter=Q(queue_events__kind=QueueEventKind.HELD))
+        - Count("queue_events", filter=Q(queue_events__kind=QueueEventKind.RELEASED)),
+        "misdated": Count("queue_events", filter=~Q(queue_events__paid_at=F("paid_at"))),
+    }
     lines = (
         OrderLine.objects.filter(plan=plan, paid_at__isnull=False)
-        .annotate(
-            joined=of(QueueEventKind.JOINED),
-            times_joined=Count("queue_events", filter=Q(queue_events__kind=QueueEventKind.JOINED)),
-            served=of(QueueEventKind.ALLOCATED) - of(QueueEventKind.RETURNED),
-            left=of(QueueEventKind.LEFT),
-            holds=Count("queue_events", filter=Q(queue_events__kind=QueueEventKind.HELD))
-            - Count("queue_events", filter=Q(queue_events__kind=QueueEventKind.RELEASED)),
-            misdated=Count("queue_events", filter=~Q(queue_events__paid_at=F("paid_at"))),
-        )
+        .annotate(**of_ledger)
         .order_by("pk")
+        .values("pk", "quantity", "allocated", "withdrawn", "state", *of_ledger)
     )
     for line in lines.iterator(READ_AT_ONCE):
-        if (line.times_joined, line.joined) != (1, line.quantity):
-            yield f"Line {line.pk} of {plan} has {line.quantity} units; {line.joined} joined the queue."
-        if line.served != line.allocated:
-            yield f"Line {line.pk} of {plan} has {line.allocated} units allocated, in the ledger {line.served}."
-        if line.left != line.withdrawn:
-            yield f"Line {line.pk} of {plan} has {line.withdrawn} units refunded, in the ledger {line.left}."
-        if line.holds != (line.state == LineState.HELD):
-            yield f"Line {line.pk} of {plan} is {line.state}, in the ledger it was held {line.holds} times."
-        if line.misdated:
-            yield f"Line {line.pk} of {plan} has another time of payment in the ledger."
+        what = f"Line {line['pk']} of {plan}"
+        if (line["times_joined"], line["joined"]) != (1, line["quantity"]):
+            yield f"{what} has {line['quantity']} units; {line['joined']} joined the queue."
+        if line["served"] != line["allocated"]:
+            yield f"{what} has {line['allocated']} units allocated, in the ledger {line['served']}."
+        if line["left"] != line["withdrawn"]:
+            yield f"{what} has {line['withdrawn']} units refunded, in the ledger {line['left']}."
+        if line["holds"] != (line["state"] == LineState.HELD):
+            yield f"{what} is {line['state']}, in the ledger it was held {line['holds']} times."
+        if line["misdated"]:
+            yield f"{what} has another time of payment in the ledger."
 
 
 def _seal_some(plan_id: int) -> int:

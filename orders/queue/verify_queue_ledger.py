@@ -4,9 +4,8 @@
 Needs nothing but Python 3.9 or later. LEDGER is the file that you downloaded; each HEAD is a seal that you know from
 elsewhere (your receipt, the public page of any day, a friend): it has to be in the ledger.
 
-A line of the ledger is a seal, a space, and a list: number, what happened, order line, units, time of payment, when it
-was recorded, units displaced, entries known. Its seal is the sha256 of the seal before it and the text of the list: a
-line that is changed, taken out or put in spoils every seal after it.
+A line of the ledger is a seal, a space, and a list: number, what happened, order line, units, time of payment, when
+it was recorded, units displaced, entries known. Its seal is the sha256 of the seal before it and of the list.
 
 The rule that is checked: of the units that wait, each device goes to the line that was paid first, and of those paid in the
 same instant to the lower number. A line may be passed over only while it is on hold, or if it was recorded after the
@@ -19,6 +18,8 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 
+Rank = tuple[str, int]
+
 
 def seal_of(before: str, text: str) -> str:
     return hashlib.sha256((before + text).encode()).hexdigest()
@@ -27,11 +28,11 @@ def seal_of(before: str, text: str) -> str:
 def check(ledger: Iterable[str], heads: Iterable[str] = ()) -> Iterator[str]:
     """Yield a sentence for everything that is wrong with the lines of `ledger`."""
     before, missing = "0" * 64, set(heads)
-    waiting: dict = {}  # order line → units that wait
-    since: dict = {}  # order line → number of the entry since which it waits without a break
-    ranks: dict = {}  # order line → (time of payment, order line)
-    held = set()
-    queue: list = []  # a heap of the ranks of all lines that wait, and of some that do no longer
+    waiting: dict[int, int] = {}  # order line → units that wait
+    since: dict[int, int] = {}  # order line → number of the entry since which it waits without a break
+    ranks: dict[int, Rank] = {}  # order line → (time of payment, order line)
+    held: set[int] = set()
+    queue: list[Rank] = []  # a heap of the ranks of all lines that wait, and of some that do no longer
     for count, row in enumerate(ledger, 1):
         seal, _, text = row.rstrip("\n").partition(" ")
         try:
@@ -72,8 +73,8 @@ def check(ledger: Iterable[str], heads: Iterable[str] = ()) -> Iterator[str]:
 
 
 def passed_over(
-    rank: tuple, seen: int, queue: list, waiting: dict, since: dict, held: set
-) -> Iterator[tuple]:
+    rank: Rank, seen: int, queue: list[Rank], waiting: dict[int, int], since: dict[int, int], held: set[int]
+) -> Iterator[Rank]:
     """The first line before `rank` that was known to wait when the device was given, if there is one."""
     exempt = []
     while queue and queue[0] < rank:

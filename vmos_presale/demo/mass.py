@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
+from typing import Any
 
 from allauth.account.models import EmailAddress
 from django.conf import settings
@@ -493,16 +494,13 @@ def _write_ledgers(placed: Sequence[Placed]) -> None:
     """The fairness ledgers of all that, as the shop would have written and sealed them."""
     events: list[QueueEvent] = []
     for each in placed:
-        line, sale = each.line, each.draft.sale
-        if line.paid_at is None:
+        if each.line.paid_at is None:
             continue
-
-        def event(kind: QueueEventKind, units: int, at: datetime, line: OrderLine = line) -> QueueEvent:
-            return QueueEvent(plan=line.plan, line=line, kind=kind, units=units, paid_at=line.paid_at, at=at)
-
-        events.append(event(QueueEventKind.JOINED, line.quantity, line.paid_at + REPORTED_AFTER))
-        served = Counter(gotten.at for gotten in sale.gotten)
-        events += [event(QueueEventKind.ALLOCATED, units, at) for at, units in served.items()]
+        rank: dict[str, Any] = {"plan": each.line.plan, "line": each.line, "paid_at": each.line.paid_at}
+        known_at = each.line.paid_at + REPORTED_AFTER
+        events.append(QueueEvent(**rank, kind=QueueEventKind.JOINED, units=each.line.quantity, at=known_at))
+        for at, units in Counter(gotten.at for gotten in each.draft.sale.gotten).items():
+            events.append(QueueEvent(**rank, kind=QueueEventKind.ALLOCATED, units=units, at=at))
     events.sort(key=lambda event: (event.at, event.paid_at, event.line_id))
     entries: Counter[int] = Counter()
     for event in events:
