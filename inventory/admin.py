@@ -31,20 +31,21 @@ from evidence.admin import (
 )
 from evidence.contract_time import contract_date
 from inventory.fees import ScheduleRefused, publish_fee_schedule
-from inventory.forms import AnnounceBatchForm, AnnounceFeesForm, ChangeBatchForm, ReceiveForm
+from inventory.forms import AnnounceBatchForm, AnnounceFeesForm, ChangeBatchForm, OversellForm, ReceiveForm
 from inventory.models import (
     BatchState,
     Device,
     DeviceState,
     Fee,
     FeeSchedule,
+    OversellDecision,
     Plan,
     SupplyBatch,
     SupplyReceipt,
     Term,
 )
 from inventory.receiving import FileRefused, RowProblem, receive_devices
-from inventory.supply import SupplyRefused, announce_batch, cancel_batch, change_batch
+from inventory.supply import SupplyRefused, announce_batch, cancel_batch, change_batch, decide_oversell
 
 PROBLEMS_SHOWN = 200
 # A spreadsheet takes a cell that begins so for a formula.
@@ -255,6 +256,49 @@ class ReceiptInline(RecordInline):
     def get_queryset(self, request: HttpRequest) -> QuerySet[SupplyReceipt]:
         receipts: QuerySet[SupplyReceipt] = super().get_queryset(request).select_related("received_by")
         return receipts
+
+
+@admin.register(OversellDecision)
+class OversellDecisionAdmin(RecordAdmin):
+    list_display = ("plan", "units", "reason", "decided_by", "decided_at")
+    list_filter = ("plan",)
+    list_select_related = ("plan", "decided_by")
+    search_fields = ("plan__name", "reason")
+    date_hierarchy = "decided_at"
+    ordering = ("-decided_at", "-id")
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return request.user.has_perm("inventory.add_overselldecision")
+
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        form = OversellForm(posted(request))
+        if form.is_valid():
+            try:
+                decision = decide_oversell(
+                    plan_id=form.cleaned_data["plan"].pk,
+                    units=form.cleaned_data["units"],
+                    reason=form.cleaned_data["reason"],
+                    decided_by_id=staff_id(request),
+                    now=timezone.now(),
+                )
+            except SupplyRefused as refused:
+                form.add_error(None, str(refused))
+            else:
+                self.log_addition(request, decision, _("Decided."))
+                messages.success(request, _("The decision is on record and counts from now on."))
+                return redirect(self.page_of(decision))
+        return self.ask(
+            request,
+            title=_("Sell beyond the announced supply"),
+            intro=_(
+                "Customers who buy such units wait for a batch that nobody has announced yet. The decision stays on "
+                "record with your name."
+            ),
+            form=form,
+            button=_("Decide"),
+        )
 
 
 @admin.register(SupplyBatch)

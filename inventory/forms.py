@@ -68,6 +68,22 @@ class ChangeBatchForm(forms.Form):
         super().__init__(data, initial={"expected_on": batch.expected_on, "quantity": batch.quantity})
 
 
+class OversellForm(forms.Form):
+    plan = forms.ModelChoiceField(
+        queryset=Plan.objects.all(), label=gettext_lazy("Plan"), widget=UnfoldAdminSelectWidget
+    )
+    units = forms.IntegerField(
+        label=gettext_lazy("Units beyond the announced supply"),
+        min_value=0,
+        help_text=gettext_lazy(
+            "All units that may be sold although no announced batch covers them; replaces earlier decisions. "
+            "The plan's cap stays the limit."
+        ),
+        widget=UnfoldAdminIntegerFieldWidget,
+    )
+    reason = forms.CharField(label=gettext_lazy("Reason"), max_length=500, widget=UnfoldAdminTextInputWidget)
+
+
 class ReceiveForm(forms.Form):
     file = forms.FileField(
         label=gettext_lazy("CSV file"),

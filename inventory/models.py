@@ -37,10 +37,16 @@ class Plan(models.Model):
     presale_cap = models.PositiveIntegerField(
         _("pre-sale cap"),
         default=0,
-        help_text=_("Units that may be sold beyond the devices that are free. 0: no pre-sale."),
+        help_text=_(
+            "Units that may be sold beyond the devices that are free, as far as announced batches cover them. "
+            "0: no pre-sale."
+        ),
     )
     customer_limit = models.PositiveIntegerField(
-        _("units per order"), default=50, validators=[MinValueValidator(1), MaxValueValidator(10_000)]
+        _("units per customer"),
+        default=50,
+        validators=[MinValueValidator(1), MaxValueValidator(10_000)],
+        help_text=_("Units that one customer may have on order, paid or not, and not allocated yet."),
     )
     presale_bonus_days = models.PositiveSmallIntegerField(
         _("bonus days"),
@@ -197,6 +203,26 @@ class SupplyBatch(WriteOnce):
     def outstanding(self) -> int:
         """Units still to come."""
         return max(0, self.quantity - self.received_units) if self.state == BatchState.EXPECTED else 0
+
+
+class OversellDecision(AppendOnly):
+    """How many units of a plan may be sold although no announced batch covers them; the newest decision counts."""
+
+    plan = models.ForeignKey(Plan, models.PROTECT, related_name="oversell_decisions", verbose_name=_("plan"))
+    units = models.PositiveIntegerField(_("units beyond the supply"))
+    reason = models.CharField(_("reason"), max_length=500)
+    decided_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.PROTECT, related_name="+", verbose_name=_("decided by")
+    )
+    decided_at = models.DateTimeField(_("decided at"))
+
+    class Meta:
+        verbose_name = _("decision to sell beyond the supply")
+        verbose_name_plural = _("decisions to sell beyond the supply")
+        ordering = ("-id",)
+
+    def __str__(self) -> str:
+        return f"{self.units}, {self.decided_at:%Y-%m-%d}"
 
 
 class SupplyReceipt(AppendOnly):

@@ -3,14 +3,17 @@
 Estimates are made from what stands here, so a batch is changed by one writer at a time: its row is locked.
 """
 
+from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 
 from django.db import transaction
+from django.db.models import F, Max, Sum
+from django.db.models.functions import Greatest
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
 from evidence.contract_time import contract_date
-from inventory.models import BatchState, SupplyBatch
+from inventory.models import BatchState, OversellDecision, Plan, SupplyBatch
 
 # Nobody announces a delivery farther away than that.
 FARTHEST = timedelta(days=730)
@@ -30,6 +33,10 @@ class ReferenceTaken(SupplyRefused):
 
 class QuantityRefused(SupplyRefused):
     """The quantity is nothing, or less than has arrived."""
+
+
+class ReasonMissing(SupplyRefused):
+    """A decision that has to be explained is not."""
 
 
 class DateRefused(SupplyRefused):
@@ -76,6 +83,7 @@ def change_batch(
         batch = lock_expected(batch_id)
         if quantity is not None and quantity != batch.quantity:
             _check_quantity(quantity, arrived=batch.received_units)
+            _wait_for_checkouts(batch)
             batch.quantity = quantity
         if expected_on is not None and expected_on != batch.expected_on:
             _check_date(expected_on, now=now)
@@ -88,9 +96,44 @@ def cancel_batch(*, batch_id: int) -> SupplyBatch:
     """Cancel what is still to come of a batch. Devices of it that arrived stay in stock. Raises BatchClosed."""
     with transaction.atomic(durable=True):
         batch = lock_expected(batch_id)
+        _wait_for_checkouts(batch)
         batch.state = BatchState.CANCELLED
         batch.save(update_fields=["state"])
     return batch
+
+
+def decide_oversell(
+    *, plan_id: int, units: int, reason: str, decided_by_id: int, now: datetime
+) -> OversellDecision:
+    """Allow `units` of a plan to be sold although no announced batch covers them; 0 takes that back.
+
+    Who buys them waits for a batch that nobody has announced: so it takes a reason and a name, which stay on record.
+    Raises ReasonMissing.
+    """
+    if not reason.strip():
+        raise ReasonMissing(_("Say why units may be sold that no announced batch covers."))
+    decision: OversellDecision = OversellDecision.objects.create(
+        plan_id=plan_id,
+        units=units,
+        reason=reason.strip(),
+        decided_by_id=decided_by_id,
+        decided_at=now,
+    )
+    return decision
+
+
+def announced_by_plan(plan_ids: Iterable[int]) -> dict[int, int]:
+    """Units still to come with announced batches, by plan; a plan with none is missing."""
+    batches = SupplyBatch.objects.filter(plan_id__in=list(plan_ids), state=BatchState.EXPECTED)
+    outstanding = Greatest(F("quantity") - F("received_units"), 0)
+    return dict(batches.order_by().values_list("plan_id").annotate(units=Sum(outstanding)))
+
+
+def oversell_by_plan(plan_ids: Iterable[int]) -> dict[int, int]:
+    """Units that may be sold beyond the announced supply, by plan; a plan without a decision is missing."""
+    newest = OversellDecision.objects.filter(plan_id__in=list(plan_ids)).order_by().values("plan_id")
+    in_force = OversellDecision.objects.filter(pk__in=newest.annotate(newest=Max("pk")).values("newest"))
+    return dict(in_force.order_by().values_list("plan_id", "units"))
 
 
 def lock_expected(batch_id: int) -> SupplyBatch:
@@ -105,6 +148,11 @@ def lock_expected(batch_id: int) -> SupplyBatch:
             % {"reference": batch.reference, "state": batch.get_state_display()}
         )
     return batch
+
+
+def _wait_for_checkouts(batch: SupplyBatch) -> None:
+    """Nobody sells what this batch covers while it is being cut."""
+    Plan.objects.select_for_update(no_key=True).get(pk=batch.plan_id)
 
 
 def _check_quantity(quantity: int, *, arrived: int) -> None:

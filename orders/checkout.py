@@ -22,7 +22,7 @@ from notices.outbox import JSONValue, tell
 from orders.guardians import Guardian, request_confirmation
 from orders.models import AttemptState, Order, OrderLine, OrderState, new_reference
 from orders.offers import Stock, stocks
-from orders.queue import lock_plans
+from orders.queue import lock_plans, units_of_customer
 from orders.revisions import announce_to
 from orders.telling import about_order
 
@@ -100,7 +100,7 @@ def place_order(
         placed = Order.objects.filter(checkout_key=checkout_key, customer_id=customer_id).first()
         if placed is not None:
             return placed
-        lines = _priced(wishes, terms=terms, plans=plans, currency=currency, now=now)
+        lines = _priced(wishes, customer_id=customer_id, terms=terms, plans=plans, currency=currency, now=now)
         total = sum((Money(line.unit_minor, currency) * line.quantity for line in lines), Money(0, currency))
         if total != seen_total:
             raise FeeChanged(
@@ -146,7 +146,13 @@ def place_order(
 
 
 def _priced(
-    wishes: Sequence[Wish], *, terms: dict[int, Term], plans: dict[int, Plan], currency: str, now: datetime
+    wishes: Sequence[Wish],
+    *,
+    customer_id: int,
+    terms: dict[int, Term],
+    plans: dict[int, Plan],
+    currency: str,
+    now: datetime,
 ) -> list[OrderLine]:
     """The lines at today's fees, or the reason why one of them is not for sale. Needs the plans locked."""
     if not wishes:
@@ -155,6 +161,7 @@ def _priced(
         raise NotOffered(_("We do not sell in %(currency)s.") % {"currency": currency})
     fees = Fee.objects.in_force(currency=currency, at=now)
     stock = stocks(list(plans.values()))
+    has = units_of_customer(customer_id, plans)
     ordered = dict.fromkeys(plans, 0)
     lines = []
     for wish in wishes:
@@ -164,15 +171,8 @@ def _priced(
         if term is None or plan is None or fee is None or not plan.on_sale:
             raise NotOffered(_("A phone in your basket is not for sale any more. Please remove it."))
         ordered[plan.pk] += wish.quantity
-        if wish.quantity < 1 or ordered[plan.pk] > plan.customer_limit:
-            raise NotOffered(
-                ngettext(
-                    "One order can hold %(limit)d phone of %(plan)s at most, and at least 1.",
-                    "One order can hold %(limit)d phones of %(plan)s at most, and at least 1.",
-                    plan.customer_limit,
-                )
-                % {"limit": plan.customer_limit, "plan": plan}
-            )
+        if wish.quantity < 1 or ordered[plan.pk] + has.get(plan.pk, 0) > plan.customer_limit:
+            raise NotOffered(_beyond_limit(plan, has=has.get(plan.pk, 0)))
         is_presale = ordered[plan.pk] > stock[plan.pk].available
         _check_supply(plan, term, units=ordered[plan.pk], stock=stock[plan.pk], is_presale=is_presale)
         lines.append(
@@ -187,6 +187,22 @@ def _priced(
             )
         )
     return lines
+
+
+def _beyond_limit(plan: Plan, *, has: int) -> str:
+    limit = ngettext(
+        "A customer can have %(limit)d phone of %(plan)s on order at most, and orders at least 1.",
+        "A customer can have %(limit)d phones of %(plan)s on order at most, and orders at least 1.",
+        plan.customer_limit,
+    ) % {"limit": plan.customer_limit, "plan": plan}
+    if not has:
+        return limit
+    already = ngettext(
+        "%(units)d is on order for you already and not allocated yet.",
+        "%(units)d are on order for you already and not allocated yet.",
+        has,
+    ) % {"units": has}
+    return f"{limit} {already}"
 
 
 def _check_supply(plan: Plan, term: Term, *, units: int, stock: Stock, is_presale: bool) -> None:

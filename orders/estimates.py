@@ -4,6 +4,7 @@
 rows, and whatever has changed materially is told (clause 3.3).
 """
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -360,24 +361,21 @@ def _monthly_allocations(plan_ids: Sequence[int], *, today: date) -> dict[int, t
 
     They stay the same all day, so the day's first forecast is asked before the ledger is.
     """
-    said = {}
-    for forecast in Forecast.objects.filter(pk__in=_newest_forecasts(plan_ids)):
-        if forecast.inputs["today"] == today.isoformat():
-            said[forecast.plan_id] = tuple(forecast.inputs["monthly"])
-    counts: dict[int, list[int]] = {plan_id: [0] * MONTHS for plan_id in plan_ids if plan_id not in said}
-    for month in range(MONTHS if counts else 0):
-        begins = today - timedelta(days=MONTH_DAYS * (MONTHS - month))
-        allocated = QueueEvent.objects.filter(
-            kind=QueueEventKind.ALLOCATED,
-            plan_id__in=counts,
-            at__gte=contract_midnight(begins),
-            at__lt=contract_midnight(begins + timedelta(days=MONTH_DAYS)),
-        ).order_by()
-        for plan_id, units in allocated.values_list("plan_id").annotate(units=Sum("units")):
-            counts[plan_id][month] = units
-    return said | {plan_id: tuple(months) for plan_id, months in counts.items()}
-
-
-def _newest_forecasts(plan_ids: Sequence[int]) -> list[int]:
     newest = Forecast.objects.filter(plan_id__in=plan_ids).order_by().values("plan_id")
-    return list(newest.annotate(newest=Max("pk")).values_list("newest", flat=True))
+    said = {
+        forecast.plan_id: tuple(forecast.inputs["monthly"])
+        for forecast in Forecast.objects.filter(pk__in=newest.annotate(newest=Max("pk")).values("newest"))
+        if forecast.inputs["today"] == today.isoformat()
+    }
+    unsaid = set(plan_ids) - said.keys()
+    begins = [contract_midnight(today - timedelta(days=MONTH_DAYS * ago)) for ago in range(MONTHS, -1, -1)]
+    allocated = QueueEvent.objects.filter(
+        kind=QueueEventKind.ALLOCATED, plan_id__in=unsaid, at__gte=begins[0], at__lt=begins[-1]
+    )
+    sums = {
+        f"month_{n}": Sum("units", filter=Q(at__gte=since, at__lt=until), default=0)
+        for n, (since, until) in enumerate(itertools.pairwise(begins))
+    }
+    counts = allocated.order_by().values_list("plan_id").annotate(**sums) if unsaid else ()
+    months = {plan_id: tuple(units) for plan_id, *units in counts}
+    return {plan_id: said.get(plan_id) or months.get(plan_id, (0,) * MONTHS) for plan_id in plan_ids}

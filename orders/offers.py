@@ -6,6 +6,7 @@ from datetime import datetime
 
 from inventory.models import BatchState, Fee, Plan, SupplyBatch, Term
 from inventory.money import Money
+from inventory.supply import announced_by_plan, oversell_by_plan
 from orders.estimates import outlooks
 from orders.queue import free_devices_by_plan, units_held_by_plan, units_waiting_by_plan
 from orders.windows import Window, window
@@ -13,12 +14,16 @@ from orders.windows import Window, window
 
 @dataclass(frozen=True, slots=True)
 class Stock:
-    """Units of one plan: `free` devices, paid units `waiting`, unpaid units `held`, the pre-sale `cap`."""
+    """Units of one plan: `free` devices, paid units `waiting`, unpaid units `held`.
+
+    `presale` is how many may be sold beyond the free devices: the plan's cap, as far as batches are announced or
+    staff have decided to sell without.
+    """
 
     free: int
     waiting: int
     held: int
-    cap: int
+    presale: int
 
     @property
     def available(self) -> int:
@@ -28,7 +33,7 @@ class Stock:
     @property
     def left(self) -> int:
         """Units that may still be sold."""
-        return max(0, self.free + self.cap - self.waiting - self.held)
+        return max(0, self.free + self.presale - self.waiting - self.held)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +82,25 @@ class Offer:
 
 
 def stocks(plans: Sequence[Plan]) -> dict[int, Stock]:
-    """The stock of each plan, in three queries; under the plans' locks (`queue.lock_plans`) never too large.
+    """The stock of each plan, in five queries; under the plans' locks (`queue.lock_plans`) never too large.
 
     Their order matters. A payment takes no lock of the plan: units that move from held to waiting between two
-    queries are counted twice here, which errs on the safe side, and never not at all.
+    queries are counted twice here, which errs on the safe side, and never not at all. Nor does a receipt: devices that
+    come from a batch between two queries are neither free nor announced here, and never both.
     """
     ids = [plan.pk for plan in plans]
     held = units_held_by_plan(ids)
     waiting = units_waiting_by_plan(ids)
     free = free_devices_by_plan(ids)
+    announced = announced_by_plan(ids)
+    oversell = oversell_by_plan(ids)
     return {
-        plan.pk: Stock(free.get(plan.pk, 0), waiting.get(plan.pk, 0), held.get(plan.pk, 0), plan.presale_cap)
+        plan.pk: Stock(
+            free=free.get(plan.pk, 0),
+            waiting=waiting.get(plan.pk, 0),
+            held=held.get(plan.pk, 0),
+            presale=min(plan.presale_cap, announced.get(plan.pk, 0) + oversell.get(plan.pk, 0)),
+        )
         for plan in plans
     }
 

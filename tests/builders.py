@@ -13,6 +13,7 @@ from inventory.models import (
     Device,
     Fee,
     FeeSchedule,
+    OversellDecision,
     Plan,
     Region,
     SupplyBatch,
@@ -43,7 +44,7 @@ def make_user(email: str = "", *, is_staff: bool = False) -> User:
 
 
 def make_plan(name: str = "V08", *, cap: int = 1_000, limit: int = 100, bonus_days: int = 1) -> Plan:
-    return Plan.objects.create(
+    plan = Plan.objects.create(
         name=name,
         slug=f"{slugify(name)}-{next(_numbers)}",
         android=13,
@@ -55,6 +56,12 @@ def make_plan(name: str = "V08", *, cap: int = 1_000, limit: int = 100, bonus_da
         customer_limit=limit,
         presale_bonus_days=bonus_days,
     )
+    if cap:
+        # So that it is the cap which limits what is sold, unless a test announces supply.
+        OversellDecision.objects.create(
+            plan=plan, units=cap, reason="Test", decided_by=make_user(is_staff=True), decided_at=NOW
+        )
+    return plan
 
 
 def make_fee(plan: Plan, *, days: int = 30, minor: int = 499, currency: str = "USD") -> Fee:

@@ -72,7 +72,7 @@ from tests.builders import NOW, make_devices, make_line, make_plan, make_user
 REGISTERED = sorted(admin.site._registry, key=lambda model: model._meta.label)
 # What a member of staff edits in place; everything else changes through a verb.
 EDITED_IN_PLACE = {"inventory.Plan", "accounts.User", "auth.Group", "agreements.Draft"}
-ADDED_ON_A_PAGE = {"inventory.SupplyBatch", "inventory.FeeSchedule"}
+ADDED_ON_A_PAGE = {"inventory.SupplyBatch", "inventory.FeeSchedule", "inventory.OversellDecision"}
 
 
 def make_everything(number: int) -> None:

@@ -20,12 +20,13 @@ from pytest_django import Settings
 
 from agreements.acceptance import Consent, Witness, required_of_buyer
 from agreements.publishing import publish_shipped_texts
-from inventory.models import Device, DeviceState, Plan
+from inventory.models import Device, DeviceState, OversellDecision, Plan, SupplyBatch
 from inventory.money import Money
+from inventory.supply import change_batch
 from notices.models import Notice
 from orders import allocation, checkout, ledger
 from orders.allocation import allocate_devices
-from orders.checkout import CapReached, Wish, place_order
+from orders.checkout import CapReached, NotOffered, Wish, place_order
 from orders.fifo import Claim, hand_out
 from orders.gateways.protocol import MoneyMoved, Snapshot
 from orders.ledger import apply_snapshot
@@ -42,12 +43,13 @@ from orders.models import (
 )
 from orders.models.order import LineQuerySet
 from orders.offers import stocks
-from orders.queue import fairness
+from orders.queue import fairness, lock_plans
 from orders.queue.setwise import OutOfStep
 from orders.refunds import RefundRefused, approve_refund, request_refund
 from tests.builders import (
     NOW,
     make_attempt,
+    make_batch,
     make_capture,
     make_devices,
     make_fee,
@@ -430,6 +432,35 @@ def test_control_without_the_plans_lock_the_last_unit_is_sold_twice(
 
     assert failures(outcomes) == []
     assert Order.objects.count() == 2
+
+
+def test_two_checkouts_of_one_customer_do_not_pass_his_limit(plan_with_one_unit_left: Plan) -> None:
+    Plan.objects.update(presale_cap=10, customer_limit=1)
+    OversellDecision.objects.create(
+        plan=plan_with_one_unit_left,
+        units=10,
+        reason="Test",
+        decided_by=make_user(is_staff=True),
+        decided_at=NOW,
+    )
+    buyer = make_user().pk
+
+    outcomes = race(*[lambda: place(plan_with_one_unit_left, buyer)] * 4)
+
+    assert [type(failure) for failure in failures(outcomes)] == [NotOffered] * 3
+    assert Order.objects.count() == 1
+
+
+def test_batch_is_not_cut_while_its_units_are_being_sold(plan_with_one_unit_left: Plan) -> None:
+    plan = plan_with_one_unit_left
+    batch = make_batch(plan, quantity=5)
+    with transaction.atomic():
+        lock_plans([plan.pk])
+        cut = in_background(lambda: change_batch(batch_id=batch.pk, quantity=1, now=NOW))
+        wait_until_blocked()
+        assert SupplyBatch.objects.get().quantity == 5
+
+    assert cut.result(60).quantity == 1
 
 
 def test_eight_clicks_on_order_place_one_order(plan_with_one_unit_left: Plan) -> None:

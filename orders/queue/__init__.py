@@ -72,6 +72,15 @@ def units_held_by_plan(plan_ids: Iterable[int]) -> dict[int, int]:
     return dict(held.values_list("plan_id").annotate(units=Sum(WAITING_UNITS)))
 
 
+def units_of_customer(customer_id: int, plan_ids: Iterable[int]) -> dict[int, int]:
+    """Units a customer has on order, paid or not, and not allocated yet, by plan; a plan with none is missing."""
+    on_order = Q(state=LineState.UNPAID, order__state__in=OrderState.open()) | Q(
+        state__in=(LineState.WAITING, LineState.HELD)
+    )
+    lines = OrderLine.objects.filter(on_order, order__customer_id=customer_id, plan_id__in=list(plan_ids))
+    return dict(lines.order_by().values_list("plan_id").annotate(units=Sum(WAITING_UNITS)))
+
+
 def free_devices_by_plan(plan_ids: Iterable[int]) -> dict[int, int]:
     """Devices in stock, by plan; a plan with none is missing."""
     free = Device.objects.filter(plan_id__in=list(plan_ids), state=DeviceState.FREE)

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,8 +14,9 @@ from agreements.acceptance import Consent, ConsentMissing, Witness, required_of_
 from agreements.models import Acceptance, Role, StatutoryRight, Subject
 from agreements.publishing import publish_shipped_texts
 from agreements.rights import publish_rights, right_of
-from inventory.models import Fee, FeeSchedule
+from inventory.models import Fee, FeeSchedule, OversellDecision
 from inventory.money import Money
+from inventory.supply import ReasonMissing, decide_oversell
 from notices.models import Notice
 from orders.checkout import (
     BasketEmpty,
@@ -30,7 +31,7 @@ from orders.checkout import (
 )
 from orders.guardians import CannotAsk, Guardian
 from orders.models import LineState, Order, OrderLine, OrderState
-from tests.builders import NOW, make_devices, make_fee, make_order, make_plan, make_user
+from tests.builders import NOW, make_batch, make_devices, make_fee, make_order, make_plan, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -273,6 +274,84 @@ def test_cap_counts_free_devices_waiting_and_unpaid_units(place: Place) -> None:
     assert reached.value.units_left == 3
 
     assert place([(fee, 3)]).state == OrderState.UNPAID
+
+
+def test_no_more_is_sold_than_announced_batches_cover(place: Place) -> None:
+    plan = make_plan(cap=100)
+    OversellDecision.objects.create(
+        plan=plan, units=0, reason="Back to the supply", decided_by=make_user(is_staff=True), decided_at=NOW
+    )
+    fee = make_fee(plan)
+    with pytest.raises(CapReached) as reached:
+        place([(fee, 1)])
+    assert reached.value.units_left == 0
+
+    make_batch(plan, quantity=4, on=date(2026, 12, 1))
+    make_batch(plan, quantity=50, on=date(2026, 10, 1), received_late=3)
+    with pytest.raises(CapReached) as reached:
+        place([(fee, 5)])
+    assert reached.value.units_left == 4
+
+    assert place([(fee, 4)]).state == OrderState.UNPAID
+
+
+def test_cap_limits_what_the_supply_would_allow(place: Place) -> None:
+    plan = make_plan(cap=3)
+    make_batch(plan, quantity=50, on=date(2026, 12, 1))
+
+    with pytest.raises(CapReached) as reached:
+        place([(make_fee(plan), 4)])
+    assert reached.value.units_left == 3
+
+
+def test_decision_allows_units_beyond_the_supply_and_the_newest_counts(place: Place) -> None:
+    plan = make_plan(cap=100)
+    fee = make_fee(plan)
+    clerk = make_user(is_staff=True)
+    make_batch(plan, quantity=4, on=date(2026, 12, 1))
+    for units in (20, 2):
+        decide_oversell(
+            plan_id=plan.pk,
+            units=units,
+            reason=" The supplier has promised more. ",
+            decided_by_id=clerk.pk,
+            now=NOW,
+        )
+
+    with pytest.raises(CapReached) as reached:
+        place([(fee, 7)])
+    assert reached.value.units_left == 6
+    decision = OversellDecision.objects.order_by("pk").last()
+    assert decision
+    assert (decision.units, decision.reason, decision.decided_by) == (
+        2,
+        "The supplier has promised more.",
+        clerk,
+    )
+
+
+def test_decision_without_a_reason_is_refused() -> None:
+    plan = make_plan(cap=0)
+
+    with pytest.raises(ReasonMissing):
+        decide_oversell(
+            plan_id=plan.pk, units=5, reason=" ", decided_by_id=make_user(is_staff=True).pk, now=NOW
+        )
+    assert OversellDecision.objects.count() == 0
+
+
+def test_limit_of_a_customer_counts_all_that_is_on_order_for_him(place: Place, customer: User) -> None:
+    plan = make_plan(limit=5)
+    fee = make_fee(plan)
+    make_order([(fee, 2)], customer=customer, paid_at=NOW)  # waits
+    make_order([(fee, 1)], customer=customer)  # may still be paid
+    make_order([(fee, 5)], paid_at=NOW)  # somebody else's
+    gone = make_order([(fee, 5)], customer=customer)
+    Order.objects.filter(pk=gone.pk).update(state=OrderState.EXPIRED)
+
+    with pytest.raises(NotOffered, match=r"5 phones of .* at most, and orders at least 1. 3 are on order"):
+        place([(fee, 3)])
+    assert place([(fee, 2)]).state == OrderState.UNPAID
 
 
 def test_short_term_is_sold_only_while_devices_are_free(place: Place) -> None:

@@ -436,10 +436,10 @@ def test_checkout_without_a_basket_leads_to_the_basket(client: Client) -> None:
 def test_checkout_asks_the_same_number_of_queries_whatever_is_in_the_basket(
     client: Client, fee: Fee, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
-    with django_assert_num_queries(22):
+    with django_assert_num_queries(23):
         client.get("/checkout/")
     put_into_basket(client, make_fee(fee.term.plan, days=90, minor=1_399), 2)
-    with django_assert_num_queries(22):
+    with django_assert_num_queries(23):
         client.get("/checkout/")
 
 

@@ -26,6 +26,7 @@ from inventory.models import (
     DeviceState,
     Fee,
     FeeSchedule,
+    OversellDecision,
     Plan,
     SupplyBatch,
     SupplyReceipt,
@@ -53,7 +54,6 @@ from orders.models import (
     ReviewKind,
 )
 from orders.models.order import REFERENCE_ALPHABET
-from orders.queue import fairness
 from vmos_presale.demo.catalogue import (
     APPROVER,
     BROWSERS,
@@ -169,6 +169,15 @@ def _make_catalogue(*, now: datetime) -> Catalogue:
         )
         for rank, model in enumerate(MODELS, start=1)
     }
+    staff = User.objects.get(email=STAFF)
+    for plan in plans.values():
+        OversellDecision.objects.create(
+            plan=plan,
+            units=plan.presale_cap,
+            reason="The supplier reserves capacity for us and confirms batches four weeks ahead.",
+            decided_by=staff,
+            decided_at=office_hour(now, -400),
+        )
     terms = {
         (model.slug, days): Term.objects.create(plan=plans[model.slug], days=days)
         for model in MODELS
@@ -491,7 +500,7 @@ def _allocate(placed: Sequence[Placed], devices: Mapping[str, Sequence[Device]],
 
 
 def _write_ledgers(placed: Sequence[Placed]) -> None:
-    """The fairness ledgers of all that, as the shop would have written and sealed them."""
+    """The fairness ledgers of all that, as the shop would have written them; they are sealed when the demo stands."""
     events: list[QueueEvent] = []
     for each in placed:
         if each.line.paid_at is None:
@@ -507,8 +516,6 @@ def _write_ledgers(placed: Sequence[Placed]) -> None:
         event.seen = entries[event.plan_id] if event.kind == QueueEventKind.ALLOCATED else 0
         entries[event.plan_id] += 1
     QueueEvent.objects.bulk_create(events, batch_size=1000)
-    for plan_id in entries:
-        fairness.seal_events(plan_id=plan_id)
 
 
 def _estimate(placed: Sequence[Placed]) -> None:
