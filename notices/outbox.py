@@ -4,6 +4,8 @@ Whoever changes something that a customer must hear of calls `tell` in the same 
 `drain` until nothing is due; any number of workers may.
 """
 
+import itertools
+import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,8 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
-from django.db import transaction
+from django.db import connection, transaction
 
+from evidence.setwise import as_written, given
 from notices import deliveries
 from notices.channels import CHANNELS
 from notices.channels.email import Email
@@ -32,6 +35,7 @@ Clock: TypeAlias = Callable[[], datetime]
 
 # Notices handed to the channels in one transaction.
 CHUNK = 500
+TOLD_AT_ONCE = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +64,24 @@ def tell(drafts: Iterable[Draft], *, now: datetime) -> None:
         raise transaction.TransactionManagementError(
             "A notice commits with its cause: call tell() in a transaction."
         )
-    Notice.objects.bulk_create(
-        (
-            Notice(
-                recipient_id=draft.recipient_id,
-                kind=draft.kind.slug,
-                about=draft.about,
-                url=draft.url,
-                facts=dict(draft.facts),
-                to_email=draft.to_email,
-                dedupe_key=draft.dedupe_key,
-                created_at=now,
+    to_tell = iter(drafts)
+    while some := list(itertools.islice(to_tell, TOLD_AT_ONCE)):
+        table = given(
+            ("recipient_id", "bigint", [draft.recipient_id for draft in some]),
+            ("kind", "text", [draft.kind.slug for draft in some]),
+            ("about", "text", [draft.about for draft in some]),
+            ("url", "text", [draft.url for draft in some]),
+            ("facts", "jsonb", [json.dumps(draft.facts) for draft in some]),
+            ("to_email", "text", [draft.to_email for draft in some]),
+            ("dedupe_key", "text", [draft.dedupe_key for draft in some]),
+        )
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO notices_notice (recipient_id, kind, about, url, facts, to_email, dedupe_key, "  # noqa: S608
+                "created_at, is_expanded) SELECT recipient_id, kind, about, url, facts, to_email, dedupe_key, "
+                f"%s, %s FROM {table.sql} WHERE true ORDER BY n ON CONFLICT (dedupe_key) DO NOTHING",
+                [as_written(now), False, *table.params],
             )
-            for draft in drafts
-        ),
-        ignore_conflicts=True,
-        batch_size=CHUNK,
-    )
 
 
 def drain(*, now: datetime) -> int:

@@ -6,24 +6,28 @@ in flight is waited for). Whoever changes a *free* device's state must hold the 
 """
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, QuerySet
+from django.urls import reverse
 
+from evidence.setwise import as_written, given, write
 from inventory.models import Device, DeviceState, Plan
 from notices import kinds
-from notices.outbox import tell
+from notices.outbox import Draft, tell
 from orders.fifo import Claim, Gift, hand_out
 from orders.models import LineState, OrderLine, QueueEventKind
 from orders.queue import lock_plans, plans_with_a_queue
 from orders.queue.fairness import head_of
-from orders.queue.setwise import given, write
-from orders.telling import about_order
 
+# Devices and lines that one transaction looks at. A line has two units on average.
 CHUNK = 2_000
+CHUNK_LINES = 1_000
 # SQLite has one writer: between chunks the payers get their turn.
 SQLITE_PAUSE_SECONDS = 0.02
 
@@ -49,6 +53,37 @@ def plans_to_sweep() -> list[int]:
     return list(plans_with_a_queue().filter(Exists(free)).values_list("pk", flat=True))
 
 
+# Of a `_Waiting`, as they are read.
+COLUMNS = (
+    "pk",
+    "quantity",
+    "allocated",
+    "withdrawn",
+    "bonus_days",
+    "term__days",
+    "order__reference",
+    "order__customer_id",
+)
+
+
+class _Waiting(NamedTuple):
+    """A line of the queue, with what its allocation and the notice of it need."""
+
+    line_id: int
+    quantity: int
+    allocated: int
+    withdrawn: int
+    bonus_days: int
+    days: int
+    reference: str
+    customer_id: int
+
+    @property
+    def claim(self) -> Claim:
+        done = self.allocated + self.withdrawn
+        return Claim(self.line_id, self.quantity - done, done + 1)
+
+
 def _allocate_chunk(*, plan_id: int, now: datetime) -> int:
     with transaction.atomic(durable=True):
         with connection.cursor() as cursor:
@@ -62,44 +97,39 @@ def _allocate_chunk(*, plan_id: int, now: datetime) -> int:
         devices = list(free.values_list("pk", flat=True)[:CHUNK])
         if not devices:
             return 0
-        lines = list(
-            OrderLine.objects.waiting(plan_id=plan_id)
-            .filter(paid_at__lte=now - settings.ALLOCATION_HOLD_BACK)
-            .select_related("order", "term")
-            .select_for_update(no_key=True, of=("self",))[: len(devices)]
-        )
-        gifts = hand_out(
-            devices=devices,
-            claims=[
-                Claim(line.pk, line.waiting_units, line.allocated + line.withdrawn + 1) for line in lines
-            ],
-        )
+        lines = [_Waiting(*row) for row in _locked_head(plan_id, now=now)[: min(len(devices), CHUNK_LINES)]]
+        gifts = hand_out(devices=devices, claims=[line.claim for line in lines])
         if gifts:
             _record(plan=plan, lines=lines, gifts=gifts, seen=seen, now=now)
         return len(gifts)
 
 
+def _locked_head(plan_id: int, *, now: datetime) -> QuerySet[OrderLine, tuple[Any, ...]]:
+    due = OrderLine.objects.waiting(plan_id=plan_id).filter(paid_at__lte=now - settings.ALLOCATION_HOLD_BACK)
+    return due.select_for_update(no_key=True, of=("self",)).values_list(*COLUMNS)
+
+
 def _record(
-    *, plan: Plan, lines: Sequence[OrderLine], gifts: Sequence[Gift], seen: int, now: datetime
+    *, plan: Plan, lines: Sequence[_Waiting], gifts: Sequence[Gift], seen: int, now: datetime
 ) -> None:
     """Write one chunk: allocations, devices, lines, the fairness ledger and the notices, a statement each."""
-    ends_at = {line.pk: now + timedelta(days=line.term.days + line.bonus_days) for line in lines}
-    units: dict[int, int] = {}
-    for gift in gifts:
-        units[gift.line_id] = units.get(gift.line_id, 0) + 1
-    moment = connection.ops.adapt_datetimefield_value
+    units = Counter(gift.line_id for gift in gifts)
+    served = [line for line in lines if line.line_id in units]
+    ends_at = {line.line_id: now + timedelta(days=line.days + line.bonus_days) for line in served}
+    ends = {line_id: as_written(moment) for line_id, moment in ends_at.items()}
+    began = as_written(now)
     with connection.cursor() as cursor:
         table = given(
             ("line_id", "bigint", [gift.line_id for gift in gifts]),
             ("unit", "integer", [gift.unit for gift in gifts]),
             ("device_id", "bigint", [gift.device_id for gift in gifts]),
-            ("ends_at", "timestamptz", [moment(ends_at[gift.line_id]) for gift in gifts]),
+            ("ends_at", "timestamptz", [ends[gift.line_id] for gift in gifts]),
         )
         write(
             cursor,
             f"INSERT INTO orders_allocation (line_id, unit, device_id, starts_at, ends_at) "  # noqa: S608
-            f"SELECT line_id, unit, device_id, %s, ends_at FROM {table.sql}",
-            [moment(now), *table.params],
+            f"SELECT line_id, unit, device_id, %s, ends_at FROM {table.sql} ORDER BY n",
+            [began, *table.params],
             rows=len(gifts),
         )
         table = given(("device_id", "bigint", [gift.device_id for gift in gifts]))
@@ -111,8 +141,8 @@ def _record(
             rows=len(gifts),
         )
         table = given(
-            ("line_id", "bigint", list(units)),
-            ("units", "integer", list(units.values())),
+            ("line_id", "bigint", [line.line_id for line in served]),
+            ("units", "integer", [units[line.line_id] for line in served]),
         )
         write(
             cursor,
@@ -120,35 +150,34 @@ def _record(
             f"state = CASE WHEN allocated + given.units + withdrawn = quantity THEN %s ELSE %s END "
             f"FROM {table.sql} WHERE orders_orderline.id = given.line_id AND orders_orderline.state = %s",
             [LineState.ALLOCATED, LineState.WAITING, *table.params, LineState.WAITING],
-            rows=len(units),
-        )
-        # In the order in which they were served, which is the order of their ids.
-        served = [line for line in lines if line.pk in units]
-        table = given(
-            ("line_id", "bigint", [line.pk for line in served]),
-            ("units", "integer", [units[line.pk] for line in served]),
-            ("paid_at", "timestamptz", [moment(line.paid_at) for line in served]),
+            rows=len(served),
         )
         write(
             cursor,
             "INSERT INTO orders_queueevent (plan_id, line_id, kind, units, paid_at, at, behind, seen) "  # noqa: S608
-            f"SELECT %s, line_id, %s, units, paid_at, %s, 0, %s FROM {table.sql}",
-            [plan.pk, QueueEventKind.ALLOCATED, moment(now), seen, *table.params],
+            f"SELECT plan_id, line_id, %s, units, paid_at, %s, 0, %s FROM {table.sql} "
+            "JOIN orders_orderline ON orders_orderline.id = line_id ORDER BY n",
+            [QueueEventKind.ALLOCATED, began, seen, *table.params],
             rows=len(served),
         )
+    # The address of an order is made once: the resolver would take longer than all the rest.
+    url, plan_name = reverse("orders:order", args=["REFERENCE"]), str(plan)
     tell(
         (
-            about_order(
-                line.order,
-                kinds.ALLOCATED,
-                {
-                    "plan": str(plan),
-                    "units": units[line.pk],
-                    "remaining": line.waiting_units - units[line.pk],
+            Draft(
+                recipient_id=line.customer_id,
+                kind=kinds.ALLOCATED,
+                about=line.reference,
+                url=url.replace("REFERENCE", line.reference),
+                facts={
+                    "reference": line.reference,
+                    "plan": plan_name,
+                    "units": units[line.line_id],
+                    "remaining": line.claim.units - units[line.line_id],
                     "starts_at": now.isoformat(),
-                    "ends_at": ends_at[line.pk].isoformat(),
+                    "ends_at": ends_at[line.line_id].isoformat(),
                 },
-                key=f"allocated:{line.pk}:{line.allocated}",
+                dedupe_key=f"allocated:{line.line_id}:{line.allocated}",
             )
             for line in served
         ),

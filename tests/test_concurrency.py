@@ -20,6 +20,7 @@ from pytest_django import Settings
 
 from agreements.acceptance import Consent, Witness, required_of_buyer
 from agreements.publishing import publish_shipped_texts
+from evidence.setwise import OutOfStep
 from inventory.models import Device, DeviceState, OversellDecision, Plan, SupplyBatch
 from inventory.money import Money
 from inventory.supply import change_batch
@@ -27,7 +28,7 @@ from notices.models import Notice
 from orders import allocation, checkout, ledger
 from orders.allocation import allocate_devices
 from orders.checkout import CapReached, NotOffered, Wish, place_order
-from orders.fifo import Claim, hand_out
+from orders.fifo import hand_out
 from orders.gateways.protocol import MoneyMoved, Snapshot
 from orders.ledger import apply_snapshot
 from orders.models import (
@@ -44,7 +45,6 @@ from orders.models import (
 from orders.models.order import LineQuerySet
 from orders.offers import stocks
 from orders.queue import fairness, lock_plans
-from orders.queue.setwise import OutOfStep
 from orders.refunds import RefundRefused, approve_refund, request_refund
 from tests.builders import (
     NOW,
@@ -219,12 +219,10 @@ def sweep_as_queues_usually_are(plan: Plan) -> None:
     with transaction.atomic(durable=True):
         free = Device.objects.filter(plan=plan, state=DeviceState.FREE).order_by("pk")
         devices = [device.pk for device in free.select_for_update(skip_locked=True)[:1]]
-        lines = list(
-            OrderLine.objects.waiting(plan_id=plan.pk)
-            .select_related("order", "term")
-            .select_for_update(of=("self",), skip_locked=True)[:1]
-        )
-        gifts = hand_out(devices=devices, claims=[Claim(line.pk, line.waiting_units, 1) for line in lines])
+        queue = OrderLine.objects.waiting(plan_id=plan.pk)
+        head = queue.select_for_update(of=("self",), skip_locked=True).values_list(*allocation.COLUMNS)[:1]
+        lines = [allocation._Waiting(*row) for row in head]
+        gifts = hand_out(devices=devices, claims=[line.claim for line in lines])
         seen = fairness.head_of(plan.pk).number
         allocation._record(plan=plan, lines=lines, gifts=gifts, seen=seen, now=now)
 

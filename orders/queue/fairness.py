@@ -18,9 +18,9 @@ from django.db.models.expressions import CombinedExpression
 
 from evidence.contract_time import contract_date
 from evidence.models import ChainHead
+from evidence.setwise import given, write
 from inventory.models import Plan
 from orders.models import LineState, OrderLine, PublishedHead, QueueEvent, QueueEventKind
-from orders.queue.setwise import given, write
 from orders.queue.verify_queue_ledger import check, seal_of
 
 NOTHING_BEFORE = "0" * 64
