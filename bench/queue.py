@@ -1,75 +1,82 @@
-"""The queue: sweeps, positions and payments at 10,000 and 1,000,000 lines, as ratios within one run."""
+"""The queue at 10,000 and at 1,000,000 lines: sweeps, positions, payments beside them.
 
-import time
-from datetime import UTC, datetime
-
-from django.db import connection, transaction
-
-from orders.allocation import allocate_devices
-
-NOW = datetime(2026, 11, 23, tzinfo=UTC)
-
-
-def sweep(plan_id: int) -> float:
-    """Seconds per unit of the public sweep."""
-    began = time.perf_counter()
-    units = allocate_devices(plan_id=plan_id, now=NOW)
-    return (time.perf_counter() - began) / units
-
-
-WRITE_FLOOR = """
-CREATE UNLOGGED TABLE floor AS
-WITH served AS (
-    SELECT id AS line_id, order_id, paid_at, quantity, row_number() OVER w AS n, sum(quantity) OVER w - quantity AS before
-    FROM orders_orderline WHERE plan_id = %(plan)s AND state = 'waiting' WINDOW w AS (ORDER BY paid_at, id)
-    LIMIT %(units)s
-), units AS (
-    SELECT line_id, order_id, paid_at, quantity, unit, before + unit AS n
-    FROM served, generate_series(1, quantity) AS unit WHERE before + unit <= %(units)s
-), devices AS (
-    SELECT id AS device_id, row_number() OVER (ORDER BY id) AS n
-    FROM inventory_device WHERE plan_id = %(plan)s AND state = 'free' LIMIT %(units)s
-)
-SELECT line_id, order_id, units.paid_at, quantity, unit, device_id, customer_id, reference
-FROM units JOIN devices USING (n) JOIN orders_order ON orders_order.id = order_id ORDER BY n
+The goals are those that a prototype was measured to reach (docs/performance.md).
 """
-FLOOR_STATEMENTS = (
-    (
-        "INSERT INTO orders_allocation (line_id, unit, device_id, starts_at, ends_at) "
-        "SELECT line_id, unit, device_id, %(now)s, %(now)s + interval '31 days' FROM floor"
-    ),
-    ("UPDATE inventory_device SET state = 'allocated' FROM floor WHERE id = device_id"),
-    (
-        "UPDATE orders_orderline SET allocated = given.units, "
-        "state = CASE WHEN given.units = orders_orderline.quantity THEN 'allocated' ELSE 'waiting' END "
-        "FROM (SELECT line_id, count(*) AS units FROM floor GROUP BY line_id) AS given WHERE id = line_id"
-    ),
-    (
-        "INSERT INTO orders_queueevent (plan_id, line_id, kind, units, paid_at, at, behind, seen) "
-        "SELECT %(plan)s, line_id, 'allocated', count(*), min(paid_at), %(now)s, 0, 0 FROM floor GROUP BY line_id"
-    ),
-    (
-        "INSERT INTO notices_notice (kind, about, url, facts, to_email, dedupe_key, created_at, is_expanded, recipient_id) "
-        "SELECT 'allocated', reference, '/orders/' || reference || '/', "
-        "jsonb_build_object('reference', reference, 'plan', 'V08', 'units', count(*), 'remaining', 0, "
-        "'starts_at', %(now)s, 'ends_at', %(now)s), '', 'allocated:' || line_id, %(now)s, false, customer_id "
-        "FROM floor GROUP BY line_id, reference, customer_id"
-    ),
-)
+
+from collections.abc import Iterator
+from typing import Any
+
+from bench.databases import Databases
+from bench.figures import Figure, interleaved, say
 
 
-def prepare_floor(plan_id: int, units: int) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("DROP TABLE IF EXISTS floor")
-        cursor.execute(WRITE_FLOOR, {"plan": plan_id, "units": units})
-        cursor.execute("ANALYZE floor")
+def figures(databases: Databases, *, is_small: bool) -> Iterator[Figure]:
+    """Everything about queues, one figure after the other."""
+    few, many = (2_000, 40_000) if is_small else (10_000, 1_000_000)
+    devices, runs = (4_000, 1) if is_small else (100_000, 3)
+    say(f"filling queues of {few:,} and {many:,} lines")
+    fill = "bench.queue_data:fill"
+    databases.make("bench_few", fill, lines=few, devices=min(devices, few))
+    databases.make("bench_many", fill, lines=many, devices=devices)
 
+    def on_copy(step: str, database: str = "bench_many", **arguments: Any) -> Any:
+        with databases.copy_of(database) as copy:
+            return databases.run(f"bench.queue_steps:{step}", copy, **arguments)
 
-def write_floor(plan_id: int, units: int) -> float:
-    """Seconds per unit of the bare writes that a sweep needs, all decided beforehand, in one transaction."""
-    began = time.perf_counter()
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SET LOCAL jit = off")
-        for statement in FLOOR_STATEMENTS:
-            cursor.execute(statement, {"plan": plan_id, "now": NOW})
-    return (time.perf_counter() - began) / units
+    say("sweeps")
+    swept, floor, small_sweep, loop = interleaved(
+        runs,
+        lambda: on_copy("sweep"),
+        lambda: on_copy("write_floor"),
+        lambda: on_copy("sweep", "bench_few"),
+        lambda: on_copy("loop_per_unit", "bench_few"),
+    )
+    yield Figure("sweep / write floor", floor / swept, 0.60, 0.75, f"{1 / swept:,.0f} units/s")
+    yield Figure("sweep / loop per unit", loop / swept, 50, 100)
+    yield Figure(f"cost per unit, {many:,} / {few:,} lines", swept / small_sweep, 1.3, 1.1)
+    say("positions")
+    far, lookup = interleaved(
+        runs,
+        lambda: databases.run("bench.queue_steps:place", "bench_many"),
+        lambda: databases.run("bench.queue_steps:look_up", "bench_many"),
+    )
+    (near,) = interleaved(runs, lambda: databases.run("bench.queue_steps:place", "bench_few"))
+    yield Figure("position and estimate / .get(pk), p50", far / lookup, 2.0, 1.5, f"{far * 1e6:,.0f} µs")
+    yield Figure(f"position and estimate, {many:,} / {few:,} lines", far / near, 2.0, 1.5)
+    say("positions while others write")
+    wrong = on_copy("wrong_positions", seconds=2 if is_small else 20)
+    yield Figure(
+        "wrong positions under concurrent writes", wrong["wrong"], 0, 0, f"of {wrong['asked']:,} asked"
+    )
+    say("payments")
+    seconds = 3 if is_small else 15
+    with_counts, without = interleaved(
+        runs,
+        lambda: on_copy("payments_per_second", seconds=seconds),
+        lambda: on_copy("payments_per_second", seconds=seconds, without_bookkeeping=True),
+    )
+    yield Figure(
+        "payments with / without the queue's bookkeeping",
+        with_counts / without,
+        0.85,
+        0.92,
+        f"{with_counts:,.0f}/s",
+    )
+    paced = on_copy("payments_during_a_sweep", pause=0.0 if is_small else 2.0)
+    yield Figure(
+        "paced payments completed during a sweep / offered",
+        paced["completed"] / paced["offered"],
+        0.90,
+        0.95,
+        f"{paced['offered']:,} offered",
+    )
+    if not is_small:
+        say("a million lines in one go")
+        memory = on_copy("sweep_everything")
+        yield Figure(
+            "memory after 10^6 lines / after the first chunk",
+            memory["after"] / memory["before"],
+            1.2,
+            1.05,
+            f"{memory['units']:,} units, {memory['seconds']:,.0f} s",
+        )

@@ -1,11 +1,9 @@
 """A plan with a long queue: made by set-based statements, always the same."""
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from django.db import connection
 
-from inventory.models import Plan
 from orders.queue.segments import roll_up
 from tests.builders import make_fee, make_plan, make_user
 
@@ -16,18 +14,8 @@ CUSTOMERS = 1_000
 LATE = timedelta(hours=2)
 
 
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """`lines` wait for `units`; `devices` are free."""
-
-    plan: Plan
-    lines: int
-    units: int
-    devices: int
-
-
-def fill(*, lines: int, devices: int) -> Queue:
-    """`lines` paid lines of 1 to 4 units (2.05 on average) in the queue of one new plan, and free devices."""
+def fill(*, lines: int, devices: int) -> int:
+    """`lines` paid lines of 1 to 4 units (2.05 on average) in the queue of one new plan, and free devices. Returns the units."""
     plan = make_plan(cap=0)
     fee = make_fee(plan)
     staff = make_user(is_staff=True)
@@ -80,7 +68,14 @@ def fill(*, lines: int, devices: int) -> Queue:
         cursor.execute("SELECT sum(quantity) FROM orders_orderline WHERE plan_id = %s", [plan.pk])
         units = int(cursor.fetchone()[0])
         cursor.execute("RESET synchronous_commit")
+        cursor.execute(
+            "WITH said AS (INSERT INTO orders_forecast (plan_id, made_at, inputs) VALUES (%(plan)s, %(now)s, '{}') RETURNING id) "
+            "INSERT INTO orders_estimate (line_id, number, made_at, next_update_by, basis, cause, units_ahead, forecast_id) "
+            "SELECT line.id, 1, %(now)s, '2026-12-01', 'unknown', 'payment', 0, said.id FROM said, orders_orderline AS line "
+            "WHERE plan_id = %(plan)s",
+            {"plan": plan.pk, "now": BEGAN},
+        )
     roll_up(plan_id=plan.pk)
     with connection.cursor() as cursor:
         cursor.execute("VACUUM ANALYZE")
-    return Queue(plan, lines, units, devices)
+    return units

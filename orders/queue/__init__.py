@@ -6,12 +6,14 @@ segments (`segments.py`), so that they cost the same in a queue of a million lin
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from django.db import connection
 from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Sum
+from django.db.models.query import RawQuerySet
 
 from inventory.models import Device, DeviceState, Plan
-from orders.models import LineState, OrderLine, OrderState
+from orders.models import Estimate, LineState, OrderLine, OrderState
 from orders.models.order import WAITING_UNITS
 
 
@@ -50,6 +52,34 @@ def place_of(line: OrderLine) -> Place:
     else:
         ahead, waiting = units_ahead(line), units_waiting(plan_id=line.plan_id)
     return Place(ahead, waiting - ahead - line.waiting_units)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a customer wants to know of a line that waits: units ahead of it, and what he was promised last."""
+
+    ahead: int
+    estimate: Estimate | None
+
+
+def standings(line_ids: Iterable[int]) -> dict[int, Standing]:
+    """Place and estimate in force of each line, by line id, in one statement; who does not wait is missing."""
+    wanted = list(line_ids)
+    before = (
+        "orders_units_before(line.plan_id, line.paid_at, line.id)"
+        if connection.vendor == "postgresql"
+        else "(SELECT coalesce(sum(quantity - allocated - withdrawn), 0) FROM orders_orderline AS other "
+        "WHERE other.plan_id = line.plan_id AND other.state = 'waiting' "
+        "AND (other.paid_at, other.id) < (line.paid_at, line.id))"
+    )
+    rows: RawQuerySet[Any] = Estimate.objects.raw(
+        f"SELECT line.id AS waiting_line, {before} AS ahead, estimate.* FROM orders_orderline AS line "  # noqa: S608
+        "LEFT JOIN orders_estimate AS estimate ON estimate.id = (SELECT newest.id FROM orders_estimate AS newest "
+        "WHERE newest.line_id = line.id ORDER BY newest.number DESC LIMIT 1) "
+        f"WHERE line.state = 'waiting' AND line.id IN ({', '.join(['%s'] * len(wanted)) or 'NULL'})",
+        wanted,
+    )
+    return {row.waiting_line: Standing(int(row.ahead), row if row.pk else None) for row in rows}
 
 
 def units_waiting_by_plan(plan_ids: Iterable[int]) -> dict[int, int]:

@@ -1,0 +1,34 @@
+"""python -m bench [--scale small|full] [queue|outbox ...]"""
+
+import argparse
+import os
+import sys
+
+from bench import queue
+from bench.databases import Databases, Failed
+from bench.figures import print_table
+
+BENCHES = {"queue": queue.figures}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench")
+    parser.add_argument("--scale", choices=("small", "full"), default="full")
+    parser.add_argument("benches", nargs="*", choices=[[], *BENCHES], default=list(BENCHES))
+    asked = parser.parse_args()
+    databases = Databases(os.environ["DATABASE_URL"])
+    try:
+        figures = [
+            figure
+            for name in asked.benches
+            for figure in BENCHES[name](databases, is_small=asked.scale == "small")
+        ]
+    except Failed as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    print_table(figures)
+    return int(any(figure.verdict() == "BELOW" for figure in figures) and asked.scale == "full")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
