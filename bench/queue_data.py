@@ -1,5 +1,6 @@
 """A plan with a long queue: made by set-based statements, always the same."""
 
+import json
 from datetime import UTC, datetime, timedelta
 
 from django.db import connection
@@ -69,11 +70,11 @@ def fill(*, lines: int, devices: int) -> int:
         units = int(cursor.fetchone()[0])
         cursor.execute("RESET synchronous_commit")
         cursor.execute(
-            "WITH said AS (INSERT INTO orders_forecast (plan_id, made_at, inputs) VALUES (%(plan)s, %(now)s, '{}') RETURNING id) "
+            "WITH said AS (INSERT INTO orders_forecast (plan_id, made_at, inputs) VALUES (%(plan)s, %(now)s, %(inputs)s) RETURNING id) "
             "INSERT INTO orders_estimate (line_id, number, made_at, next_update_by, basis, cause, units_ahead, forecast_id) "
             "SELECT line.id, 1, %(now)s, '2026-12-01', 'unknown', 'payment', 0, said.id FROM said, orders_orderline AS line "
             "WHERE plan_id = %(plan)s",
-            {"plan": plan.pk, "now": BEGAN},
+            {"plan": plan.pk, "now": BEGAN, "inputs": json.dumps({"today": "2026-01-01"})},
         )
     roll_up(plan_id=plan.pk)
     with connection.cursor() as cursor:

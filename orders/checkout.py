@@ -5,7 +5,7 @@ And what becomes of an order nobody pays: cancelled by its buyer, or expired.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.conf import settings
@@ -25,6 +25,10 @@ from orders.offers import Stock, stocks
 from orders.queue import lock_plans, units_of_customer
 from orders.revisions import announce_to
 from orders.telling import about_order
+
+# How long past its expiry a payment that is being confirmed keeps its order open. Whatever is confirmed later is a
+# late payment: an order is not held by coins that no block ever takes up.
+CONFIRMING_HOLDS = timedelta(hours=24)
 
 
 class CannotPlace(Exception):
@@ -241,7 +245,7 @@ def cancel_order(*, order_id: int, now: datetime) -> Order:
 def expire_orders(*, now: datetime) -> int:
     """Release the units of orders whose deadline, and the grace for late reports, have passed.
 
-    A payment that is being confirmed keeps its order open. Return how many orders expired.
+    A payment that is being confirmed keeps its order open, for CONFIRMING_HOLDS. Return how many orders expired.
     """
     deadline = now - settings.PAYMENT_GRACE
     overdue = Order.objects.filter(state__in=OrderState.open(), pay_until__lte=deadline)
@@ -249,7 +253,9 @@ def expire_orders(*, now: datetime) -> int:
     for order_id in overdue.order_by("pay_until").values_list("pk", flat=True):
         with transaction.atomic(durable=True):
             order = Order.objects.select_for_update(no_key=True).get(pk=order_id)
-            confirming = order.attempts.filter(state=AttemptState.CONFIRMING).exists()
+            confirming = order.attempts.filter(
+                state=AttemptState.CONFIRMING, expires_at__gt=now - CONFIRMING_HOLDS
+            ).exists()
             # (A guardian who confirmed in the meantime has set a new deadline.)
             if order.state not in OrderState.open() or order.pay_until > deadline or confirming:
                 continue

@@ -4,10 +4,20 @@ from collections.abc import Iterator
 
 import pytest
 from pytest_django import Settings
+from pytest_django.live_server_helper import LiveServer
 
+from orders import gateways
+from orders.gateways import paypal as paypal_gateway
 from orders.gateways.emulators.running import RunningSandbox
+from orders.gateways.emulators.running_alipay import RunningAlipay
+from orders.gateways.emulators.running_paypal import RunningPayPal
+from orders.gateways.emulators.running_stripe import RunningStripe
+from orders.tests.backstage_alipay import configured_alipay
+from orders.tests.backstage_paypal import configured_paypal
+from orders.tests.backstage_stripe import configured_stripe
 from orders.tests.gateway_contract import configured_sandbox
 from orders.tests.gateway_servers import Listener, listening
+from orders.tests.paying import Door
 
 
 @pytest.fixture
@@ -23,3 +33,36 @@ def shop(settings: Settings) -> Iterator[Listener]:
     with listening() as listener:
         settings.SITE_URL = listener.url
         yield listener
+
+
+@pytest.fixture
+def stripe(shop: Listener, settings: Settings) -> Iterator[RunningStripe]:
+    """Stripe's emulator, running, and settings that lead to it. Webhooks go to `shop`."""
+    with configured_stripe(settings) as running:
+        yield running
+
+
+@pytest.fixture
+def paypal(shop: Listener, settings: Settings) -> Iterator[RunningPayPal]:
+    """PayPal's emulator, as above."""
+    # Ports come again, and what is remembered of an address with them.
+    paypal_gateway._tokens.clear()
+    paypal_gateway._certified_key.cache_clear()
+    with configured_paypal(settings) as running:
+        yield running
+
+
+@pytest.fixture
+def alipay(shop: Listener, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningAlipay]:
+    """Alipay's emulator, as above, and the method Alipay by it, without Stripe between."""
+    methods = [method for method in gateways.METHODS if method.slug != "alipay"]
+    method = gateways.Method("alipay", gateways.LABELS["alipay"], "alipay")
+    monkeypatch.setattr(gateways, "METHODS", (*methods, method))
+    with configured_alipay(settings) as running:
+        yield running
+
+
+@pytest.fixture
+def door(live_server: LiveServer) -> Door:
+    """The shop's own server."""
+    return Door(live_server.url)

@@ -8,12 +8,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from django.conf import settings
 from django.db import transaction
 
 from inventory.money import Money
 from notices import kinds
 from notices.outbox import JSONValue, tell
 from orders.estimates import record_first_estimate
+from orders.gateways import gateway_named
 from orders.gateways.protocol import MoneyMoved, RefusedReturn, Snapshot
 from orders.models import (
     AttemptState,
@@ -54,22 +56,24 @@ def apply_snapshot(*, attempt_id: int, snapshot: Snapshot, now: datetime) -> Pay
         order_id = PaymentAttempt.objects.values_list("order_id", flat=True).get(pk=attempt_id)
         order = Order.objects.select_for_update(no_key=True).get(pk=order_id)
         attempt = PaymentAttempt.objects.select_for_update(no_key=True).get(pk=attempt_id)
+        seen_at = attempt.confirming_since
         captured = _book_all(attempt, EntryKind.CAPTURE, snapshot.captures, now=now)
         refunded = _book_all(attempt, EntryKind.REFUND, snapshot.refunds, now=now)
         disputed = [
             *_book_all(attempt, EntryKind.CHARGEBACK, snapshot.chargebacks, now=now),
             *_book_all(attempt, EntryKind.REVERSAL, snapshot.reversals, now=now),
         ]
-        _advance(attempt, snapshot)
+        _advance(attempt, snapshot, now=now)
         for move, _entry in refunded:
             _close_return(order, move, now=now)
         for refused in snapshot.refused_returns:
             _fail_return(order, refused, now=now)
         if captured:
-            _settle(order, new=[entry for _move, entry in captured], now=now)
+            _settle(order, new=[entry for _move, entry in captured], seen_at=seen_at, now=now)
         if disputed:
             _dispute(order, new=[entry for _move, entry in disputed], now=now)
-    attempt.refresh_from_db()
+        attempt.refresh_from_db()
+        _review_uncounted(order, attempt, snapshot, now=now)
     return attempt
 
 
@@ -108,23 +112,60 @@ def _book_all(
     return booked
 
 
-def _advance(attempt: PaymentAttempt, snapshot: Snapshot) -> None:
-    """Move the attempt's state forward: what is captured stays so, and an end is not undone by an older report."""
+def _advance(attempt: PaymentAttempt, snapshot: Snapshot, *, now: datetime) -> None:
+    """Move the attempt's state forward: what is captured stays so, and an end is not undone by an older report.
+
+    What ended is asked about no more, but for the addresses that take money at any time.
+    """
+    told = PaymentAttempt.objects.filter(pk=attempt.pk)
     state = AttemptState.CAPTURED if snapshot.captures else AttemptState(snapshot.state)
     is_open = state in AttemptState.open()
     if attempt.state == AttemptState.CAPTURED or (is_open and attempt.state not in AttemptState.open()):
+        told.update(problem=snapshot.problem[:300])
         return
-    PaymentAttempt.objects.filter(pk=attempt.pk).update(
+    is_confirming = state == AttemptState.CONFIRMING
+    told.update(
         state=state,
         provider_id=snapshot.provider_id,
         problem=snapshot.problem[:300],
         progress=dataclasses.asdict(snapshot.progress) if snapshot.progress else None,
-        next_poll_at=attempt.next_poll_at if is_open else None,
+        confirming_since=(attempt.confirming_since or now) if is_confirming else None,
+        next_poll_at=attempt.next_poll_at if is_open or gateway_named(attempt.gateway).late_for else None,
     )
 
 
-def _settle(order: Order, *, new: Sequence[LedgerEntry], now: datetime) -> None:
-    """Decide what newly captured money means for its order."""
+def _review_uncounted(order: Order, attempt: PaymentAttempt, snapshot: Snapshot, *, now: datetime) -> None:
+    """Put before a person what came and is in no ledger: wrong coins, and too few when the time to pay is over."""
+    for stray in snapshot.strays:
+        open_review_item(
+            kind=ReviewKind.WRONG_CURRENCY,
+            key=f"{attempt.gateway}:{stray.transaction_id}",
+            order=order,
+            detail=f"Order {order.reference}, payment {attempt}: {stray.detail}",
+            now=now,
+        )
+    progress = snapshot.progress
+    is_over = attempt.expires_at + settings.PAYMENT_GRACE <= now
+    if (
+        progress
+        and progress.missing
+        and is_over
+        and attempt.state not in (AttemptState.CONFIRMING, AttemptState.CAPTURED)
+    ):
+        open_review_item(
+            kind=ReviewKind.UNDERPAID,
+            key=f"{attempt.gateway}:{attempt.reference}",
+            order=order,
+            detail=(
+                f"Order {order.reference}, payment {attempt}: {progress.received} of {progress.due} "
+                f"{progress.coin} have come, and the time to pay is over."
+            ),
+            now=now,
+        )
+
+
+def _settle(order: Order, *, new: Sequence[LedgerEntry], seen_at: datetime | None, now: datetime) -> None:
+    """Decide what newly captured money means for its order. `seen_at` is when it was first seen on its way."""
     fitting = [entry for entry in new if entry.currency == order.currency]
     for entry in new:
         if entry.currency != order.currency:
@@ -147,7 +188,8 @@ def _settle(order: Order, *, new: Sequence[LedgerEntry], now: datetime) -> None:
         for entry in fitting:
             _give_back(order, entry, entry.money, reason=ReturnReason.LATE, now=now)
         return
-    _join_queues(order, paid_at=_covered_at(entries, total=order.total), now=now)
+    seen = {entry.pk: seen_at for entry in fitting} if seen_at else {}
+    _join_queues(order, paid_at=_covered_at(entries, seen=seen, total=order.total), now=now)
     surplus = balance - order.total
     if surplus:
         # Two whole payments are a duplicate; a little more than asked is for a person to look at.
@@ -156,6 +198,12 @@ def _settle(order: Order, *, new: Sequence[LedgerEntry], now: datetime) -> None:
             _give_back(order, twice, surplus, reason=ReturnReason.DUPLICATE, now=now)
         else:
             _review(order, ReviewKind.SURPLUS, latest, f"{surplus} more than the order costs.", now=now)
+
+
+def missing_of(order: Order) -> Money:
+    """What an order lacks that is not covered; money on its way back covers nothing."""
+    held = sum(entry.minor for entry in order.ledger.filter(currency=order.currency))
+    return order.total - (Money(held, order.currency) - _going_back(order))
 
 
 def _going_back(order: Order) -> Money:
@@ -217,15 +265,23 @@ def _dispute(order: Order, *, new: Sequence[LedgerEntry], now: datetime) -> None
     tell([about_order(order, kind, {}, key=f"{kind.slug}:{order.reference}:{new[-1].pk}")], now=now)
 
 
-def _covered_at(entries: Sequence[LedgerEntry], *, total: Money) -> datetime:
-    """Since when the money covers `total` without a break: money given back in between does not count."""
+def _covered_at(entries: Sequence[LedgerEntry], *, seen: Mapping[int, datetime], total: Money) -> datetime:
+    """Since when the money covers `total` without a break: money given back in between does not count.
+
+    What had been `seen` on its way counts from then: some chains and banks take long, and some providers tell
+    only when they were done.
+    """
+
+    def counts_from(entry: LedgerEntry) -> datetime:
+        return min(entry.occurred_at, seen.get(entry.pk, entry.occurred_at))
+
     balance, covered_at = 0, None
-    for entry in sorted(entries, key=lambda entry: (entry.occurred_at, entry.pk)):
+    for entry in sorted(entries, key=lambda entry: (counts_from(entry), entry.pk)):
         balance += entry.minor
         if balance < total.minor:
             covered_at = None
         elif covered_at is None:
-            covered_at = entry.occurred_at
+            covered_at = counts_from(entry)
     if covered_at is None:
         raise ValueError(f"{total} is not covered.")
     return covered_at

@@ -23,7 +23,8 @@ from orders.reviews import open_review_item
 
 logger = logging.getLogger(__name__)
 
-# When a payment nobody reports on is asked about: after its creation, then hourly until a day past expiry.
+# When a payment nobody reports on is asked about: after its creation, then hourly until a day past expiry; from
+# then on daily, where the gateway says that it can still be paid.
 POLL_AFTER = (
     timedelta(seconds=30),
     timedelta(minutes=2),
@@ -32,6 +33,7 @@ POLL_AFTER = (
     timedelta(hours=1),
 )
 POLL_UNTIL = timedelta(hours=24)
+POLL_LATE = timedelta(days=1)
 # As many as are counted: the intervals have long stopped growing.
 MOST_POLLS = 1_000
 
@@ -235,7 +237,10 @@ def poll_payments(*, now: datetime) -> int:
 def _next_poll(attempt: PaymentAttempt, *, now: datetime) -> datetime | None:
     polls = attempt.polls + 1
     later = attempt.created_at + POLL_AFTER[polls] if polls < len(POLL_AFTER) else now + POLL_AFTER[-1]
-    return max(later, now) if later <= attempt.expires_at + POLL_UNTIL else None
+    if later <= attempt.expires_at + POLL_UNTIL:
+        return max(later, now)
+    later = now + POLL_LATE
+    return later if later <= attempt.expires_at + gateway_named(attempt.gateway).late_for else None
 
 
 def refresh_attempt(*, attempt_id: int, now: datetime) -> PaymentAttempt:

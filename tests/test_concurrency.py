@@ -473,6 +473,7 @@ def test_eight_clicks_on_order_place_one_order(plan_with_one_unit_left: Plan) ->
 # --- money ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.payment_case(1)
 def test_01_ten_reports_of_one_capture_at_once_book_it_once() -> None:
     attempt = make_attempt(make_order([(make_fee(make_plan()), 2)]))
     snapshot = captured(attempt, at=NOW)

@@ -95,6 +95,7 @@ def test_writing_the_same_value_again_is_no_change() -> None:
     assert OrderLine.objects.filter(pk=line.pk).update(paid_at=NOW, quantity=1) == 1
 
 
+@pytest.mark.payment_case(17)
 def test_what_was_agreed_in_an_order_cannot_be_changed() -> None:
     line = make_line(make_fee(make_plan()), quantity=2, paid_at=NOW)
 

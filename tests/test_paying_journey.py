@@ -57,3 +57,23 @@ def test_stripe_pays_by_each_of_its_methods(new_person: NewPerson, stack: Stack,
 
     expect(gil.locator("main")).to_contain_text("Payment received", timeout=SOON)
     expect(gil.locator("main")).to_contain_text(method)
+
+
+@pytest.mark.clause("3.1")
+@pytest.mark.parametrize("method", ["Bitcoin (BTC)", "Ether (ETH)"])
+def test_coins_sent_to_the_address_on_our_page_pay(new_person: NewPerson, stack: Stack, method: str) -> None:
+    hal = new_person()
+    order_a_phone(hal, stack, email=f"{method.split(maxsplit=1)[0].lower()}@example.com")
+
+    # Our page shows where to send how much, and goes on by itself.
+    begin(hal, method)
+    shown = hal.get_by_role("region", name="Send exactly this amount")
+    address = shown.locator(".pay-here__address").inner_text()
+    wallet = hal.context.new_page()
+    wallet.goto(f"{stack.environment['NOWPAYMENTS_URL']}/")
+    wallet.get_by_role("link", name=re.compile(re.escape(hal.url.split("/")[-3]))).click()
+    expect(wallet.locator("main")).to_contain_text(address)
+    wallet.get_by_role("button", name=re.compile("and confirm$")).click()
+
+    expect(hal.locator("main")).to_contain_text("Payment received", timeout=SOON)
+    expect(hal.locator("main")).to_contain_text(method)

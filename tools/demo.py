@@ -117,6 +117,13 @@ def kept_secrets(var: Path) -> dict[str, str]:
         "PAYPAL_CLIENT_ID": f"demo-{secrets.token_urlsafe(12)}",
         "PAYPAL_CLIENT_SECRET": secrets.token_urlsafe(24),
         "PAYPAL_WEBHOOK_ID": secrets.token_hex(8).upper(),
+        "NOWPAYMENTS_API_KEY": secrets.token_urlsafe(24),
+        "NOWPAYMENTS_IPN_SECRET": secrets.token_urlsafe(24),
+        "NOWPAYMENTS_EMAIL": "shop@example.com",
+        "NOWPAYMENTS_PASSWORD": secrets.token_urlsafe(24),
+        "BTCPAY_API_KEY": secrets.token_hex(20),
+        "BTCPAY_STORE_ID": secrets.token_hex(22),
+        "BTCPAY_WEBHOOK_SECRET": secrets.token_urlsafe(24),
     }
     if made.keys() - kept.keys():
         kept = made | kept
@@ -145,6 +152,8 @@ def demo_environment(
         "SANDBOX_GATEWAY_URL": f"http://{gateway.from_here()}",
         "PAYPAL_URL": f"http://{gateway.from_here()}/paypal",
         "STRIPE_URL": f"http://{gateway.from_here()}/stripe",
+        "NOWPAYMENTS_URL": f"http://{gateway.from_here()}/nowpayments",
+        "BTCPAY_URL": f"http://{gateway.from_here()}/btcpay",
         # Long enough to see a payment wait for it, short enough to wait oneself.
         "ALLOCATION_HOLD_BACK_SECONDS": "15",
         "SUPPORT_EMAIL": "support@example.com",
@@ -246,6 +255,7 @@ def welcome(environment: Mapping[str, str], *, var: Path) -> str:
   Customer     customer@example.com / {PASSWORD}
   Staff        staff@example.com / {PASSWORD}   {site}/admin/
   Mailbox      {site}/demo/mail/   every message the shop sends
+  Coins        {environment["NOWPAYMENTS_URL"]}/   where what an address waits for is sent
   Data         {var}   delete it to start afresh
 
   Ctrl-C stops everything.

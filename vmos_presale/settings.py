@@ -88,6 +88,8 @@ PAYMENT_METHODS: dict[str, str] = env.dict(
         "paypal": "paypal",
         "alipay": "stripe",
         "wechat": "stripe",
+        "bitcoin": "nowpayments",
+        "ethereum": "nowpayments",
         "sandbox": "sandbox",
     },
 )
@@ -107,6 +109,15 @@ ALIPAY_APP_ID = env.str("ALIPAY_APP_ID", default="")
 ALIPAY_SELLER_ID = env.str("ALIPAY_SELLER_ID", default="")
 ALIPAY_PRIVATE_KEY = env.str("ALIPAY_PRIVATE_KEY", default="", multiline=True)
 ALIPAY_PUBLIC_KEY = env.str("ALIPAY_PUBLIC_KEY", default="", multiline=True)
+NOWPAYMENTS_URL = env.str("NOWPAYMENTS_URL", default="https://api.nowpayments.io").rstrip("/")
+NOWPAYMENTS_API_KEY = env.str("NOWPAYMENTS_API_KEY", default="")
+NOWPAYMENTS_IPN_SECRET = env.str("NOWPAYMENTS_IPN_SECRET", default="")
+NOWPAYMENTS_EMAIL = env.str("NOWPAYMENTS_EMAIL", default="")
+NOWPAYMENTS_PASSWORD = env.str("NOWPAYMENTS_PASSWORD", default="")
+BTCPAY_URL = env.str("BTCPAY_URL", default="").rstrip("/")
+BTCPAY_API_KEY = env.str("BTCPAY_API_KEY", default="")
+BTCPAY_STORE_ID = env.str("BTCPAY_STORE_ID", default="")
+BTCPAY_WEBHOOK_SECRET = env.str("BTCPAY_WEBHOOK_SECRET", default="")
 
 # --- Django ------------------------------------------------------------------------------------------
 

@@ -1,12 +1,9 @@
 """The queue of every plan as staff read it, and what was given and promised from it."""
 
-from collections.abc import Iterable
-from itertools import groupby
-from operator import attrgetter
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Case, IntegerField, OuterRef, Q, QuerySet, Subquery, Sum, Value, When
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
@@ -16,8 +13,7 @@ from unfold.views import ChangeList
 from evidence.admin import RecordAdmin, RecordInline, choice_column, column
 from orders.admin.orders import LINE_COLOURS
 from orders.models import Allocation, Estimate, LineState, OrderLine, RefundLine
-from orders.models.order import WAITING_UNITS
-from orders.queue import units_ahead
+from orders.queue import standings, units_ahead
 
 UNKNOWN = "—"
 
@@ -46,53 +42,17 @@ class LineStateFilter(admin.SimpleListFilter):
 
 
 class QueueList(ChangeList):  # type: ignore[misc]
-    """A page of the queue; every waiting line on it gets `ahead`, the units served before it."""
+    """A page of the queue; every line on it gets its `standing`, None unless it waits."""
 
     result_list: list[OrderLine]
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
         lines: list[Any] = list(self.result_list)
-        ahead = _units_ahead(line for line in lines if line.state == LineState.WAITING)
+        found = standings(line.pk for line in lines)
         for line in lines:
-            line.ahead = ahead.get(line.pk)
+            line.standing = found.get(line.pk)
         self.result_list = lines
-
-
-def _units_ahead(lines: Iterable[OrderLine]) -> dict[int, int]:
-    """Units ahead of each of the waiting lines, by line id, in two statements for each plan among them.
-
-    The first line's units are counted from the head of the queue, the others' from line to line.
-    """
-    ahead: dict[int, int] = {}
-    in_order = sorted(lines, key=attrgetter("plan_id", "paid_at", "pk"))
-    for plan_id, group in groupby(in_order, key=attrgetter("plan_id")):
-        first, *others = group
-        ahead[first.pk] = units = units_ahead(first)
-        if not others:
-            continue
-        # Every line of the queue up to the last one shown counts towards the next one shown.
-        next_shown = Case(
-            *(When(_before(line), then=Value(line.pk)) for line in others), output_field=IntegerField()
-        )
-        between = (
-            OrderLine.objects.waiting(plan_id=plan_id)
-            .exclude(_before(first))
-            .filter(_before(others[-1]))
-            .order_by()
-            .values(next_shown=next_shown)
-            .annotate(units=Sum(WAITING_UNITS))
-            .values_list("next_shown", "units")
-        )
-        steps = dict(between)
-        for line in others:
-            units += steps.get(line.pk, 0)
-            ahead[line.pk] = units
-    return ahead
-
-
-def _before(line: OrderLine) -> Q:
-    return Q(paid_at__lt=line.paid_at) | Q(paid_at=line.paid_at, id__lt=line.pk)
 
 
 class AllocationInline(RecordInline):
@@ -164,17 +124,9 @@ class OrderLineAdmin(RecordAdmin):
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[QueueList]:
         return QueueList
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[OrderLine]:
-        newest = Estimate.objects.filter(line=OuterRef("pk")).order_by("-number")
-        lines: QuerySet[OrderLine] = super().get_queryset(request)
-        return lines.annotate(
-            newest_likely=Subquery(newest.values("likely")[:1]),
-            newest_latest=Subquery(newest.values("latest")[:1]),
-        )
-
     @column(gettext_lazy("units ahead"))
     def position(self, line: Any) -> str:
-        return UNKNOWN if line.ahead is None else f"{line.ahead:,}"
+        return f"{line.standing.ahead:,}" if line.standing else UNKNOWN
 
     @column(gettext_lazy("units ahead"))
     def units_before(self, line: OrderLine) -> str:
@@ -191,10 +143,11 @@ class OrderLineAdmin(RecordAdmin):
 
     @column(gettext_lazy("newest estimate"))
     def newest_estimate(self, line: Any) -> str:
-        if line.newest_likely is None:
+        estimate = line.standing.estimate if line.standing else None
+        if estimate is None or estimate.likely is None:
             return UNKNOWN
-        likely = date_format(line.newest_likely, "SHORT_DATE_FORMAT")
-        return f"{likely} – {date_format(line.newest_latest, 'SHORT_DATE_FORMAT')}"
+        likely = date_format(estimate.likely, "SHORT_DATE_FORMAT")
+        return f"{likely} – {date_format(estimate.latest, 'SHORT_DATE_FORMAT')}"
 
     @column(gettext_lazy("fee"))
     def unit_shown(self, line: OrderLine) -> str:

@@ -11,6 +11,8 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from orders.gateways.alipay import AlipayGateway
+from orders.gateways.btcpay import BtcpayGateway
+from orders.gateways.nowpayments import NowpaymentsGateway
 from orders.gateways.paypal import PayPalGateway
 from orders.gateways.protocol import Gateway
 from orders.gateways.sandbox import SandboxGateway
@@ -20,6 +22,8 @@ GATEWAYS: dict[str, type[Gateway]] = {
     "alipay": AlipayGateway,
     "stripe": StripeGateway,
     "paypal": PayPalGateway,
+    "nowpayments": NowpaymentsGateway,
+    "btcpay": BtcpayGateway,
     "sandbox": SandboxGateway,
 }
 LABELS: dict[str, str | Promise] = {
@@ -27,6 +31,8 @@ LABELS: dict[str, str | Promise] = {
     "alipay": _("Alipay"),
     "wechat": _("WeChat Pay"),
     "paypal": "PayPal",
+    "bitcoin": "Bitcoin (BTC)",
+    "ethereum": "Ether (ETH)",
     "sandbox": _("Sandbox payment (no real money)"),
 }
 

@@ -136,6 +136,7 @@ class AlipayGateway:
     # The signature is in the body.
     kept_headers: tuple[str, ...] = ()
     refundable_for: timedelta | None = timedelta(days=365)
+    late_for: timedelta = timedelta(0)
 
     def missing(self) -> list[str]:
         forms = {"ALIPAY_URL": URL, "ALIPAY_APP_ID": APP_ID, "ALIPAY_SELLER_ID": SELLER_ID}

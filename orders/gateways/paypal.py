@@ -145,6 +145,7 @@ class PayPalGateway:
     webhook_answer: WebhookAnswer = WebhookAnswer()
     kept_headers: tuple[str, ...] = ("paypal-",)
     refundable_for: timedelta | None = timedelta(days=180)
+    late_for: timedelta = timedelta(0)
 
     def missing(self) -> list[str]:
         forms = {

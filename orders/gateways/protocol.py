@@ -97,7 +97,8 @@ class RefusedReturn:
 class CoinProgress:
     """How far a payment in coins is: decimal strings in whole coins, confirmations of those that are needed.
 
-    `needed` is 0 where the provider does not say how many it wants.
+    `needed` is 0 where the provider does not say how many it wants. `missing` is what still has to be sent and
+    `qr` the text of the code for it, both empty when nothing is missing.
     """
 
     coin: str
@@ -105,6 +106,16 @@ class CoinProgress:
     received: str
     confirmations: int = 0
     needed: int = 0
+    missing: str = ""
+    qr: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """Something that came to a payment and can never count for it, as a wrong coin: a person must see to it."""
+
+    transaction_id: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +134,7 @@ class Snapshot:
     reversals: tuple[MoneyMoved, ...] = ()
     refused_returns: tuple[RefusedReturn, ...] = ()
     progress: CoinProgress | None = None
+    strays: tuple[Stray, ...] = ()
     problem: str = ""
 
 
@@ -171,7 +183,8 @@ class Gateway(Protocol):
 
     `currencies` are those it takes, of SHOP_CURRENCIES. `kept_headers` are the beginnings of the names of the
     webhook headers that are kept as evidence: what the signature rests on. `refundable_for` is how long after a
-    capture the provider gives money back; None means for ever.
+    capture the provider gives money back; None means for ever. `late_for` is how long after its expiry a payment
+    may still be paid whatever has become of it: an address takes coins whenever they are sent.
     """
 
     slug: str
@@ -180,6 +193,7 @@ class Gateway(Protocol):
     webhook_answer: WebhookAnswer
     kept_headers: tuple[str, ...]
     refundable_for: timedelta | None
+    late_for: timedelta
 
     def missing(self) -> list[str]:
         """Names of the settings without which this gateway cannot be offered."""

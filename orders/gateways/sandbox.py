@@ -86,6 +86,7 @@ class SandboxGateway:
     webhook_answer: WebhookAnswer = WebhookAnswer()
     kept_headers: tuple[str, ...] = ("webhook-",)
     refundable_for: timedelta | None = None
+    late_for: timedelta = timedelta(0)
 
     def missing(self) -> list[str]:
         missing = [

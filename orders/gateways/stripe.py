@@ -151,6 +151,7 @@ class StripeGateway:
     kept_headers: tuple[str, ...] = ("stripe-signature",)
     # Of cards. Alipay gives back for 90 days and WeChat Pay for 180: a refund after that is refused or fails.
     refundable_for: timedelta | None = None
+    late_for: timedelta = timedelta(0)
 
     def missing(self) -> list[str]:
         missing = []

@@ -47,6 +47,8 @@ class PaymentAttempt(WriteOnce):
     instructions = models.JSONField(_("instructions"), null=True)
     progress = models.JSONField(_("progress"), null=True)
     problem = models.CharField(_("problem"), max_length=300, blank=True)
+    # When we saw the money on its way, for as long as it is.
+    confirming_since = models.DateTimeField(_("being confirmed since"), null=True)
     created_at = models.DateTimeField(_("created"))
     expires_at = models.DateTimeField(_("expires"))
     next_poll_at = models.DateTimeField(_("next poll"), null=True)
@@ -69,6 +71,11 @@ class PaymentAttempt(WriteOnce):
         constraints = (
             models.CheckConstraint(
                 name="orders_paymentattempt_state_known", condition=Q(state__in=AttemptState.values)
+            ),
+            models.CheckConstraint(
+                name="orders_paymentattempt_since_iff_confirming",
+                condition=Q(state=AttemptState.CONFIRMING, confirming_since__isnull=False)
+                | ~Q(state=AttemptState.CONFIRMING) & Q(confirming_since=None),
             ),
             # A double click on Pay finds the attempt that is there; so does paying again what is being confirmed.
             models.UniqueConstraint(

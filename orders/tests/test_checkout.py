@@ -387,20 +387,23 @@ def test_unpaid_order_expires_after_deadline_and_grace_and_releases_its_units(pl
     assert Notice.objects.filter(kind="order-expired").count() == 1
 
 
-def test_order_with_a_payment_being_confirmed_does_not_expire(place: Place) -> None:
+def test_order_with_a_payment_being_confirmed_expires_a_day_later_than_others(place: Place) -> None:
     order = place([(make_fee(make_plan()), 1)])
     order.attempts.create(
         reference="A-1",
         method="sandbox",
         gateway="sandbox",
         state="confirming",
+        confirming_since=NOW,
         amount_minor=499,
         currency="USD",
         created_at=NOW,
         expires_at=order.pay_until,
     )
 
-    assert expire_orders(now=NOW + timedelta(days=1)) == 0
+    over = order.pay_until + timedelta(days=1)
+    assert expire_orders(now=over - timedelta(seconds=1)) == 0
+    assert expire_orders(now=over) == 1
 
 
 def test_buyer_cancels_an_unpaid_order_but_not_a_paid_one() -> None:

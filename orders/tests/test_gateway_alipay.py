@@ -197,9 +197,10 @@ def test_address_of_either_page_is_good_for_alipay(alipay: RunningAlipay) -> Non
     ]
 
 
+@pytest.mark.payment_case(14, 16)
 @pytest.mark.parametrize("amount", [Money(4990, "USD"), Money(4990, "HKD"), Money(4990, "JPY")], ids=str)
 def test_other_currency_than_yuan_is_declined_and_nothing_is_asked(provider: Listener, amount: Money) -> None:
-    """Cases 14 and 16: 4990 yen are never 49.90 yuan."""
+    """4990 yen are never 49.90 yuan."""
     with pytest.raises(Declined):
         AlipayGateway().open(replace(CHARGE, amount=amount))
     with pytest.raises(Declined):
@@ -214,8 +215,8 @@ def test_before_the_buyer_comes_alipay_knows_of_no_payment(alipay: RunningAlipay
     assert fetched() == Snapshot(provider_id=CHARGE.reference, state="pending")
 
 
+@pytest.mark.payment_case(25)
 def test_opened_twice_is_one_payment_whichever_address_is_used(alipay: RunningAlipay) -> None:
-    """Case 25."""
     first = AlipayGateway().open(CHARGE)
     alipay.arrive(first.pay_url)
     second = AlipayGateway().open(replace(CHARGE, is_phone=True, language="zh-hans"))
@@ -225,8 +226,8 @@ def test_opened_twice_is_one_payment_whichever_address_is_used(alipay: RunningAl
     assert [capture.amount for capture in fetched().captures] == [CHARGE.amount]
 
 
+@pytest.mark.payment_case(17)
 def test_opening_again_for_another_amount_is_declined(alipay: RunningAlipay) -> None:
-    """Case 17."""
     alipay.arrive(AlipayGateway().open(CHARGE).pay_url)
     with pytest.raises(Declined, match="another amount"):
         AlipayGateway().open(replace(CHARGE, amount=Money(9980, "CNY")))
@@ -238,8 +239,8 @@ def test_opening_what_alipay_has_closed_is_declined(alipay: RunningAlipay) -> No
         AlipayGateway().open(CHARGE)
 
 
+@pytest.mark.payment_case(27)
 def test_lost_answer_to_opening_leaves_nothing_behind(alipay: RunningAlipay) -> None:
-    """Case 27."""
     alipay.set_faults(lost_answers=1)
     with pytest.raises(Unavailable):
         AlipayGateway().open(CHARGE)
@@ -251,8 +252,9 @@ def test_lost_answer_to_opening_leaves_nothing_behind(alipay: RunningAlipay) -> 
 # --- what became of it -------------------------------------------------------------------------------
 
 
+@pytest.mark.payment_case(24)
 def test_trade_is_read_to_the_fen_and_at_beijings_time(provider: Listener) -> None:
-    """Case 24: half past midnight in Beijing is the day before in UTC."""
+    """Half past midnight in Beijing is the day before in UTC."""
     provider.answers.put(signed(a_trade(total_amount="49.91", send_pay_date="2026-11-24 00:30:05")))
     assert fetched() == Snapshot(
         provider_id=CHARGE.reference,
@@ -261,10 +263,10 @@ def test_trade_is_read_to_the_fen_and_at_beijings_time(provider: Listener) -> No
     )
 
 
+@pytest.mark.payment_case(24)
 def test_request_has_the_time_of_beijing_whatever_the_zone_of_this_machine(
     provider: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Case 24."""
     provider.answers.put(signed(a_trade()))
     try:
         with monkeypatch.context() as elsewhere:
@@ -277,8 +279,8 @@ def test_request_has_the_time_of_beijing_whatever_the_zone_of_this_machine(
     assert parse_qs(urlsplit(provider.next().path).query)["timestamp"] == ["2026-11-23 16:00:00"]
 
 
+@pytest.mark.payment_case(14)
 def test_amount_in_another_currency_is_stated_as_such(provider: Listener) -> None:
-    """Case 14."""
     provider.answers.put(signed(a_trade(total_amount="4990", trans_currency="JPY")))
     assert [capture.amount for capture in fetched().captures] == [Money(4990, "JPY")]
 
@@ -368,8 +370,8 @@ def test_answer_that_is_none_is_unavailable_and_asked_for_once(provider: Listene
     assert [urlsplit(request.path).path for request in provider.rest()] == ["/gateway.do"]
 
 
+@pytest.mark.payment_case(49)
 def test_answer_signed_with_another_key_is_none(provider: Listener) -> None:
-    """Case 49."""
     provider.answers.put(signed(a_trade(), key=shop_keys()[0]))
     with pytest.raises(Unavailable, match="another key"):
         fetched()
@@ -433,6 +435,7 @@ def test_compressed_answer_is_not_unpacked(provider: Listener) -> None:
     assert provider.next().headers["accept-encoding"] == "identity"
 
 
+@pytest.mark.payment_case(48)
 @pytest.mark.parametrize(
     "answer",
     [
@@ -444,7 +447,6 @@ def test_compressed_answer_is_not_unpacked(provider: Listener) -> None:
     ids=["app", "signature", "permission", "token"],
 )
 def test_refused_credentials_are_known_as_such(provider: Listener, answer: Answer) -> None:
-    """Case 48."""
     provider.answers.put(answer)
     with pytest.raises(CredentialsRefused, match=r"^Alipay refuses our credentials: "):
         fetched()
@@ -473,8 +475,8 @@ def test_refusal_says_alipays_reason_without_what_could_not_be_stored(provider: 
         AlipayGateway().open(CHARGE)
 
 
+@pytest.mark.payment_case(52)
 def test_refused_card_leaves_the_payment_open(alipay: RunningAlipay) -> None:
-    """Case 52."""
     opened = AlipayGateway().open(CHARGE)
     alipay.decide(opened.pay_url, Outcome.REFUSE_CARD)
     assert fetched().state == "pending"
@@ -491,16 +493,17 @@ def test_payment_that_is_overdue_is_closed_and_cannot_be_paid(alipay: RunningAli
         assert fetched() == Snapshot(provider_id=CHARGE.reference, state="cancelled")
 
 
+@pytest.mark.payment_case(21)
 def test_address_is_of_no_use_when_its_time_is_over(alipay: RunningAlipay) -> None:
-    """Case 21: nobody has come, so nothing could be closed; the address itself says until when."""
+    """Nobody has come, so nothing could be closed; the address itself says until when."""
     opened = AlipayGateway().open(CHARGE)
     with time_machine.travel(CHARGE.expires_at):
         assert alipay.decide(opened.pay_url).status_code == 400
         assert AlipayGateway().fetch(reference=CHARGE.reference, provider_id=CHARGE.reference) is None
 
 
+@pytest.mark.payment_case(18)
 def test_captured_at_the_time_of_paying_not_of_asking(alipay: RunningAlipay) -> None:
-    """Case 18."""
     paid_at = datetime(2026, 11, 23, 15, 59, 59, tzinfo=UTC)
     with time_machine.travel(paid_at, tick=False):
         paid(alipay, replace(CHARGE, expires_at=paid_at + timedelta(seconds=1)))
@@ -518,8 +521,9 @@ def test_finished_payment_is_captured(alipay: RunningAlipay) -> None:
 # --- closing -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.payment_case(53)
 def test_closing_before_the_buyer_comes_is_declined_and_he_may_still_pay(alipay: RunningAlipay) -> None:
-    """Case 53: what Alipay says then decides."""
+    """What Alipay says then decides."""
     opened = AlipayGateway().open(CHARGE)
     with pytest.raises(Declined, match="has not come"):
         AlipayGateway().close(provider_id=opened.provider_id)
@@ -536,9 +540,9 @@ def test_closed_payment_is_cancelled_and_cannot_be_paid(alipay: RunningAlipay) -
     assert fetched() == Snapshot(provider_id=CHARGE.reference, state="cancelled")
 
 
+@pytest.mark.payment_case(53)
 @pytest.mark.parametrize("status", ["TRADE_SUCCESS", "TRADE_FINISHED"])
 def test_closing_is_not_even_asked_for_when_it_is_paid(provider: Listener, status: str) -> None:
-    """Case 53."""
     provider.answers.put(signed(a_trade(trade_status=status)))
     with pytest.raises(Declined, match="has been paid"):
         AlipayGateway().close(provider_id=CHARGE.reference)
@@ -565,8 +569,9 @@ def test_another_payments_closing_is_no_answer(provider: Listener) -> None:
 # --- refunds -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.payment_case(40)
 def test_refunds_are_those_that_were_asked_for(alipay: RunningAlipay) -> None:
-    """Case 40: two thirds, one after the other."""
+    """Two thirds, one after the other."""
     paid(alipay)
     give_back("R-1", 3000)
     give_back("R-2", 1000)
@@ -579,8 +584,8 @@ def test_refunds_are_those_that_were_asked_for(alipay: RunningAlipay) -> None:
     assert (snapshot.state, snapshot.problem) == ("captured", "")
 
 
+@pytest.mark.payment_case(24)
 def test_refund_is_read_to_the_fen_and_at_beijings_time(provider: Listener) -> None:
-    """Case 24."""
     provider.answers.put(signed(a_trade()))
     provider.answers.put(signed(a_refund(), "alipay_trade_fastpay_refund_query_response"))
     assert fetched(returns=("VM-7F3K9Q-R1",)).refunds == (
@@ -635,8 +640,8 @@ def test_refund_that_cannot_be_ours_is_not_asked_for(provider: Listener, referen
     assert len(provider.rest()) == 1
 
 
+@pytest.mark.payment_case(39)
 def test_refund_asked_for_twice_is_one(alipay: RunningAlipay) -> None:
-    """Case 39."""
     paid(alipay)
     give_back("R-1", 3000)
     give_back("R-1", 3000)
@@ -651,8 +656,9 @@ def test_refund_asked_for_again_with_another_amount_is_declined(alipay: RunningA
         give_back("R-1", 3001)
 
 
+@pytest.mark.payment_case(40)
 def test_refunds_never_exceed_the_capture(alipay: RunningAlipay) -> None:
-    """Case 40: 30.00 and 30.00 of 49.90."""
+    """30.00 and 30.00 of 49.90."""
     paid(alipay)
     give_back("R-1", 3000)
     with pytest.raises(Declined, match="REFUND_FEE"):
@@ -660,8 +666,8 @@ def test_refunds_never_exceed_the_capture(alipay: RunningAlipay) -> None:
     assert [refund.reference for refund in fetched(returns=("R-1", "R-2")).refunds] == ["R-1"]
 
 
+@pytest.mark.payment_case(41)
 def test_refund_that_waits_is_in_no_list_until_it_is_made(alipay: RunningAlipay) -> None:
-    """Case 41."""
     pay_url = paid(alipay)
     alipay.decide(pay_url, Outcome.DELAY_REFUNDS)
     give_back("R-1", 1000)
@@ -674,8 +680,8 @@ def test_refund_that_waits_is_in_no_list_until_it_is_made(alipay: RunningAlipay)
     assert [refund.reference for refund in fetched(returns=("R-1",)).refunds] == ["R-1"]
 
 
+@pytest.mark.payment_case(41)
 def test_refund_that_failed_may_be_asked_for_again_by_the_same_reference(alipay: RunningAlipay) -> None:
-    """Case 41."""
     pay_url = paid(alipay)
     alipay.decide(pay_url, Outcome.DELAY_REFUNDS)
     give_back("R-1", 1000)
@@ -702,8 +708,8 @@ def test_full_refund_closes_the_trade_and_it_stays_captured(alipay: RunningAlipa
     assert alipay.books()["trades"][0]["status"] == "TRADE_CLOSED"
 
 
+@pytest.mark.payment_case(42)
 def test_full_refund_at_alipays_desk_appears_as_external(alipay: RunningAlipay) -> None:
-    """Case 42."""
     alipay.decide(paid(alipay), Outcome.REFUND_HERE)
     snapshot = fetched()
     (capture,) = snapshot.captures
@@ -712,8 +718,8 @@ def test_full_refund_at_alipays_desk_appears_as_external(alipay: RunningAlipay) 
     ]
 
 
+@pytest.mark.payment_case(42)
 def test_rest_refunded_at_alipays_desk_appears_as_external(alipay: RunningAlipay) -> None:
-    """Case 42."""
     pay_url = paid(alipay)
     give_back("R-1", 1000)
     alipay.decide(pay_url, Outcome.REFUND_HERE)
@@ -723,8 +729,8 @@ def test_rest_refunded_at_alipays_desk_appears_as_external(alipay: RunningAlipay
     ]
 
 
+@pytest.mark.payment_case(42)
 def test_rest_refunded_by_an_unknown_number_is_a_problem_that_is_shown(provider: Listener) -> None:
-    """Case 42."""
     provider.answers.put(signed(a_trade(trade_status="TRADE_CLOSED")))
     for content in (a_refund(), {"code": "10000", "msg": "Success"}):
         provider.answers.put(signed(content, "alipay_trade_fastpay_refund_query_response"))
@@ -752,8 +758,9 @@ DAY = date(2026, 11, 23)
 AFTER_BOTH = datetime(2026, 11, 25, 4, 0, tzinfo=UTC)
 
 
+@pytest.mark.payment_case(24)
 def test_bookings_of_a_day_of_utc_come_out_of_two_days_of_beijing(alipay: RunningAlipay) -> None:
-    """Case 24: 2026-11-23 of UTC is from 8 o'clock in Beijing to 8 o'clock on the day after."""
+    """2026-11-23 of UTC is from 8 o'clock in Beijing to 8 o'clock on the day after."""
     moments = {
         "T-BEFORE": datetime(2026, 11, 22, 23, 59, 59, tzinfo=UTC),
         "T-MORNING": datetime(2026, 11, 23, 0, 0, 0, tzinfo=UTC),
@@ -776,8 +783,9 @@ def test_bookings_of_a_day_of_utc_come_out_of_two_days_of_beijing(alipay: Runnin
     ]
 
 
+@pytest.mark.payment_case(42)
 def test_bookings_and_snapshot_call_a_movement_the_same(alipay: RunningAlipay) -> None:
-    """Case 42: a refund at the desk is in the bill, too."""
+    """A refund at the desk is in the bill, too."""
     with time_machine.travel(datetime(2026, 11, 23, 9, 0, tzinfo=UTC), tick=False):
         charge = replace(CHARGE, expires_at=datetime(2026, 11, 23, 10, 0, tzinfo=UTC))
         pay_url = paid(alipay, charge)
@@ -816,6 +824,7 @@ def bill_at(url: object) -> Answer:
     return signed({"code": "10000", "msg": "Success", "bill_download_url": url}, name)
 
 
+@pytest.mark.payment_case(51)
 @pytest.mark.parametrize(
     "url",
     [
@@ -835,7 +844,6 @@ def bill_at(url: object) -> Answer:
     ],
 )
 def test_bill_is_fetched_from_nowhere_but_its_own_host(provider: Listener, url: object) -> None:
-    """Case 51."""
     provider.answers.put(bill_at(url.format(provider.url) if isinstance(url, str) else url))
     with time_machine.travel(AFTER_BOTH, tick=False), pytest.raises(Unavailable, match="not its own"):
         list(AlipayGateway().bookings(day=DAY))
@@ -943,16 +951,17 @@ def test_bill_that_unpacks_to_too_much_is_unavailable(
 # --- the connection and the settings -----------------------------------------------------------------
 
 
+@pytest.mark.payment_case(47)
 def test_late_answer_is_unavailable(alipay: RunningAlipay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Case 47."""
     alipay.set_faults(delay_seconds=30)
     monkeypatch.setattr(adapter, "READ_SECONDS", 0.2)
     with pytest.raises(Unavailable, match="ReadTimeout"):
         AlipayGateway().open(CHARGE)
 
 
+@pytest.mark.payment_case(47)
 def test_all_that_a_call_asks_shares_its_time(provider: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Case 47: a payment of many refunds takes no longer."""
+    """A payment of many refunds takes no longer."""
     monkeypatch.setattr(adapter, "CALL_SECONDS", 0)
     provider.answers.put(signed(a_trade()))
     with pytest.raises(Unavailable, match="too slowly"):
@@ -960,8 +969,8 @@ def test_all_that_a_call_asks_shares_its_time(provider: Listener, monkeypatch: p
     assert provider.rest() == []
 
 
+@pytest.mark.payment_case(47)
 def test_provider_that_is_down_is_unavailable(settings: Settings, provider: Listener) -> None:
-    """Case 47."""
     with socket.create_server(("127.0.0.1", 0)) as closed_soon:
         port = closed_soon.getsockname()[1]
     settings.ALIPAY_URL = f"http://127.0.0.1:{port}/gateway.do"
@@ -1044,10 +1053,10 @@ def test_plain_http_is_refused_unless_emulators_are_allowed(provider: Listener, 
     assert AlipayGateway().missing() == []
 
 
+@pytest.mark.payment_case(54)
 def test_keys_are_never_logged_nor_told(
     alipay: RunningAlipay, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Case 54."""
     with caplog.at_level(logging.DEBUG):
         paid(alipay)
         give_back("R-1", 1000)

@@ -182,8 +182,9 @@ def test_trade_begins_when_the_buyer_comes_and_not_before(alipay: RunningAlipay)
     assert trades(alipay) == [("T_1", "WAIT_BUYER_PAY")]
 
 
+@pytest.mark.payment_case(50)
 def test_address_that_was_touched_or_signed_by_another_leads_nowhere(alipay: RunningAlipay) -> None:
-    """Case 50: a buyer who would rather pay less."""
+    """A buyer who would rather pay less."""
     for url in (page_url(alipay).replace("49.90", "0.01"), page_url(alipay, key=alipay_keys()[0])):
         answer = alipay.decide(url)
         assert answer.status_code == 400

@@ -236,8 +236,8 @@ def test_order_that_was_not_asked_for_is_unavailable(provider: Listener, order: 
         PayPalGateway().open(CHARGE)
 
 
+@pytest.mark.payment_case(27)
 def test_creation_that_times_out_and_its_repetition_make_one_order(paypal: RunningPayPal) -> None:
-    """Case 27."""
     paypal.set_faults(lost_answers=1)
     with pytest.raises(Unavailable):
         PayPalGateway().open(CHARGE)
@@ -265,8 +265,8 @@ def test_yuan_are_not_among_the_currencies_as_paypal_refuses_them(paypal: Runnin
         PayPalGateway().open(replace(CHARGE, amount=Money(4990, "CNY")))
 
 
+@pytest.mark.payment_case(16)
 def test_yen_are_sent_and_read_without_decimals(paypal: RunningPayPal) -> None:
-    """Case 16."""
     opened = PayPalGateway().open(replace(CHARGE, amount=Money(499, "JPY")))
     paypal.decide(opened.pay_url)
     assert [capture.amount for capture in fetched("T-1", opened.provider_id).captures] == [Money(499, "JPY")]
@@ -275,8 +275,9 @@ def test_yen_are_sent_and_read_without_decimals(paypal: RunningPayPal) -> None:
 # --- capturing ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.payment_case(22)
 def test_approved_order_is_captured_when_it_is_asked_about(paypal: RunningPayPal) -> None:
-    """Case 22: the browser died, and a webhook or the poller comes by."""
+    """The browser died, and a webhook or the poller comes by."""
     opened = PayPalGateway().open(CHARGE)
     paypal.decide(opened.pay_url, Outcome.APPROVE_AND_LEAVE)
     assert paypal.books()["orders"][0]["status"] == "APPROVED"
@@ -321,15 +322,15 @@ def test_capture_asks_with_its_own_key_and_believes_only_the_order(provider: Lis
     ]
 
 
+@pytest.mark.payment_case(14)
 def test_currency_is_the_one_that_was_captured(provider: Listener) -> None:
-    """Case 14."""
     in_yen = a_capture(amount={"currency_code": "JPY", "value": "4990"})
     answering(provider, an_order(captures=[in_yen]), NO_DISPUTES)
     assert [capture.amount for capture in fetched().captures] == [Money(4990, "JPY")]
 
 
+@pytest.mark.payment_case(28)
 def test_lost_answer_to_a_capture_is_found_at_the_next_look(paypal: RunningPayPal) -> None:
-    """Case 28."""
     opened = PayPalGateway().open(CHARGE)
     paypal.decide(opened.pay_url)
     paypal.set_faults(lost_answers=1)
@@ -339,8 +340,9 @@ def test_lost_answer_to_a_capture_is_found_at_the_next_look(paypal: RunningPayPa
     assert len(paypal.books()["orders"][0]["purchase_units"][0]["payments"]["captures"]) == 1
 
 
+@pytest.mark.payment_case(29)
 def test_captured_order_is_only_looked_at_however_late(paypal: RunningPayPal) -> None:
-    """Case 29: the key of the capture is forgotten after six hours."""
+    """The key of the capture is forgotten after six hours."""
     opened = captured(paypal)
     with time_machine.travel(datetime.now(UTC) + timedelta(hours=7)):
         assert len(fetched("T-1", opened.provider_id).captures) == 1
@@ -353,6 +355,7 @@ def test_capture_that_somebody_else_made_meanwhile_is_read(provider: Listener) -
     assert fetched().captures == (MoneyMoved(CAPTURE_ID, Money(4990, "USD"), MOVED_AT),)
 
 
+@pytest.mark.payment_case(23)
 @pytest.mark.parametrize(
     ("outcome", "state", "captures"),
     [(Outcome.RELEASE, "captured", [Money(4990, "USD")]), (Outcome.DENY, "declined", [])],
@@ -360,7 +363,6 @@ def test_capture_that_somebody_else_made_meanwhile_is_read(provider: Listener) -
 def test_capture_that_is_held_is_no_money_until_it_is_released(
     paypal: RunningPayPal, outcome: Outcome, state: str, captures: list[Money]
 ) -> None:
-    """Case 23."""
     opened = PayPalGateway().open(CHARGE)
     paypal.decide(opened.pay_url, Outcome.HOLD)
     assert fetched("T-1", opened.provider_id) == Snapshot(
@@ -379,8 +381,8 @@ def test_declined_capture_says_why(paypal: RunningPayPal) -> None:
     )
 
 
+@pytest.mark.payment_case(52)
 def test_refused_card_leaves_the_order_payable_by_another(paypal: RunningPayPal) -> None:
-    """Case 52."""
     opened = PayPalGateway().open(CHARGE)
     paypal.decide(opened.pay_url, Outcome.REFUSE_CARD)
     snapshot = fetched("T-1", opened.provider_id)
@@ -405,8 +407,9 @@ def test_buyer_who_cancels_has_decided_nothing(paypal: RunningPayPal) -> None:
     assert fetched("T-1", opened.provider_id).state == "pending"
 
 
+@pytest.mark.payment_case(53)
 def test_order_that_was_approved_and_then_closed_is_never_captured(paypal: RunningPayPal) -> None:
-    """Case 53, the shop was faster."""
+    """The shop was faster."""
     opened = PayPalGateway().open(CHARGE)
     paypal.decide(opened.pay_url, Outcome.APPROVE_AND_LEAVE)
     PayPalGateway().close(provider_id=opened.provider_id)
@@ -414,8 +417,9 @@ def test_order_that_was_approved_and_then_closed_is_never_captured(paypal: Runni
     assert "payments" not in paypal.books()["orders"][0]["purchase_units"][0]
 
 
+@pytest.mark.payment_case(53)
 def test_closing_between_a_look_and_its_capture_keeps_the_money_where_it_is(provider: Listener) -> None:
-    """Case 53, at the same moment: PayPal refuses the capture."""
+    """At the same moment: PayPal refuses the capture."""
     answering(provider, an_order(status="APPROVED"))
     refusing(provider, 422, "ACTION_DOES_NOT_MATCH_INTENT")
     answering(provider, an_order(status="APPROVED", intent="AUTHORIZE"))
@@ -444,8 +448,8 @@ def test_refund_confirmed_with_another_reference_is_unavailable(provider: Listen
         PayPalGateway().give_back(Return("R-1", ORDER_ID, Money(1000, "USD")))
 
 
+@pytest.mark.payment_case(29, 39)
 def test_refund_asked_for_again_after_its_key_is_forgotten_is_still_one(paypal: RunningPayPal) -> None:
-    """Cases 29 and 39."""
     opened = captured(paypal)
     refund = Return("R-1", opened.provider_id, Money(1000, "USD"))
     PayPalGateway().give_back(refund)
@@ -454,8 +458,8 @@ def test_refund_asked_for_again_after_its_key_is_forgotten_is_still_one(paypal: 
         assert [back.amount for back in fetched("T-1", opened.provider_id).refunds] == [Money(1000, "USD")]
 
 
+@pytest.mark.payment_case(40)
 def test_two_refunds_at_once_never_exceed_the_capture(paypal: RunningPayPal) -> None:
-    """Case 40."""
     opened = captured(paypal)
 
     def give_back(reference: str) -> str:
@@ -472,8 +476,8 @@ def test_two_refunds_at_once_never_exceed_the_capture(paypal: RunningPayPal) -> 
     assert [back.amount for back in fetched("T-1", opened.provider_id).refunds] == [Money(3000, "USD")]
 
 
+@pytest.mark.payment_case(41)
 def test_refund_that_waits_is_shown_when_it_is_complete(paypal: RunningPayPal) -> None:
-    """Case 41."""
     opened = captured(paypal)
     paypal.decide(opened.pay_url, Outcome.DELAY_REFUNDS)
     PayPalGateway().give_back(Return("R-1", opened.provider_id, Money(1000, "USD")))
@@ -485,8 +489,8 @@ def test_refund_that_waits_is_shown_when_it_is_complete(paypal: RunningPayPal) -
     ]
 
 
+@pytest.mark.payment_case(41)
 def test_refund_that_fails_in_the_end_is_reported_and_moved_nothing(paypal: RunningPayPal) -> None:
-    """Case 41."""
     opened = captured(paypal)
     paypal.decide(opened.pay_url, Outcome.DELAY_REFUNDS)
     PayPalGateway().give_back(Return("R-1", opened.provider_id, Money(4990, "USD")))
@@ -496,8 +500,9 @@ def test_refund_that_fails_in_the_end_is_reported_and_moved_nothing(paypal: Runn
     assert snapshot.state == "captured"
 
 
+@pytest.mark.payment_case(42)
 def test_refund_made_at_paypals_desk_is_none_that_we_asked_for(paypal: RunningPayPal) -> None:
-    """Case 42: it bears the invoice of the payment, which is no name of a refund."""
+    """It bears the invoice of the payment, which is no name of a refund."""
     opened = captured(paypal)
     PayPalGateway().give_back(Return("R-1", opened.provider_id, Money(1000, "USD")))
     paypal.decide(opened.pay_url, Outcome.REFUND_HERE)
@@ -507,8 +512,8 @@ def test_refund_made_at_paypals_desk_is_none_that_we_asked_for(paypal: RunningPa
     ]
 
 
+@pytest.mark.payment_case(43)
 def test_captures_can_be_given_back_for_180_days() -> None:
-    """Case 43."""
     assert PayPalGateway.refundable_for == timedelta(days=180)
 
 
@@ -519,8 +524,8 @@ def moved(movements: tuple[MoneyMoved, ...]) -> list[Money]:
     return [movement.amount for movement in movements]
 
 
+@pytest.mark.payment_case(44)
 def test_chargeback_takes_the_money_and_winning_it_gives_it_again(paypal: RunningPayPal) -> None:
-    """Case 44."""
     opened = captured(paypal)
     paypal.decide(opened.pay_url, Outcome.CHARGE_BACK)
     taken = fetched("T-1", opened.provider_id)
@@ -556,8 +561,8 @@ def test_inquiry_takes_nothing_unless_it_is_lost_or_escalates(
     assert (moved(snapshot.chargebacks), snapshot.reversals) == (taken, ())
 
 
+@pytest.mark.payment_case(45)
 def test_dispute_after_a_full_refund_is_seen(paypal: RunningPayPal) -> None:
-    """Case 45."""
     opened = captured(paypal)
     PayPalGateway().give_back(Return("R-1", opened.provider_id, Money(4990, "USD")))
     paypal.decide(opened.pay_url, Outcome.CHARGE_BACK)
@@ -806,16 +811,18 @@ def test_missing_permission_is_a_matter_of_credentials_and_named(provider: Liste
 # --- the SDK's defects -------------------------------------------------------------------------------
 
 
+@pytest.mark.payment_case(47)
 def test_late_answer_is_unavailable(paypal: RunningPayPal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Case 47. The SDK has no timeout."""
+    """The SDK has no timeout."""
     paypal.set_faults(delay_seconds=30)
     monkeypatch.setattr(adapter, "READ_SECONDS", 0.2)
     with pytest.raises(Unavailable, match="ReadTimeout"):
         PayPalGateway().open(CHARGE)
 
 
+@pytest.mark.payment_case(48)
 def test_permanent_refusal_of_credentials_ends_after_two_tries(provider: Listener) -> None:
-    """Case 48. The SDK goes on for ever."""
+    """The SDK goes on for ever."""
     provider.answers.put(Answer(status=401))
     provider.answers.put(TOKEN)
     provider.answers.put(Answer(status=401, body=b"<html>"))
@@ -863,10 +870,11 @@ def test_id_in_an_answer_reaches_no_other_address(provider: Listener, capture_id
     assert len(provider.rest()) == 2
 
 
+@pytest.mark.payment_case(54)
 def test_secrets_and_bodies_are_never_logged(
     paypal: RunningPayPal, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Case 54. The SDK logs them in every mode but the live one."""
+    """The SDK logs them in every mode but the live one."""
     with caplog.at_level(logging.DEBUG):
         captured(paypal)
         settings.PAYPAL_CLIENT_SECRET = "another-secret-of-ours"
@@ -1035,8 +1043,8 @@ def test_time_that_is_used_up_is_given_up(provider: Listener, monkeypatch: pytes
         fetched()
 
 
+@pytest.mark.payment_case(47)
 def test_paypal_that_is_down_is_unavailable(settings: Settings, provider: Listener) -> None:
-    """Case 47."""
     with socket.create_server(("127.0.0.1", 0)) as closed_soon:
         port = closed_soon.getsockname()[1]
     settings.PAYPAL_URL = f"http://127.0.0.1:{port}"

@@ -147,12 +147,13 @@ def refused_unasked(provider: Listener, headers: dict[str, str], body: bytes = B
     assert provider.rest() == []
 
 
+@pytest.mark.payment_case(6)
 @pytest.mark.parametrize("seconds", [-310, 310])
 def test_webhook_older_or_newer_than_five_minutes_is_refused(provider: Listener, seconds: float) -> None:
-    """Case 6."""
     refused_unasked(provider, signed_headers(provider, seconds=seconds))
 
 
+@pytest.mark.payment_case(6)
 @pytest.mark.parametrize(
     "name",
     [
@@ -164,7 +165,6 @@ def test_webhook_older_or_newer_than_five_minutes_is_refused(provider: Listener,
     ],
 )
 def test_webhook_without_one_of_its_headers_is_refused(provider: Listener, name: str) -> None:
-    """Case 6."""
     answers(provider, CONFIRMED)
     headers = signed_headers(provider)
     del headers[name]
@@ -192,6 +192,7 @@ def test_webhook_with_a_malformed_header_is_refused_unasked(
     refused_unasked(provider, {**signed_headers(provider), name: value})
 
 
+@pytest.mark.payment_case(51)
 @pytest.mark.parametrize(
     "url",
     [
@@ -210,12 +211,12 @@ def test_webhook_with_a_malformed_header_is_refused_unasked(
 def test_certificate_of_a_foreign_address_is_never_asked_for(
     provider: Listener, shop: Listener, url: str
 ) -> None:
-    """Case 51."""
     refused_unasked(provider, {**signed_headers(provider), "paypal-cert-url": url.format(provider.url)})
 
 
+@pytest.mark.payment_case(11)
 def test_live_shop_takes_no_certificate_of_the_sandbox(provider: Listener, settings: Settings) -> None:
-    """Case 11: wrong mode."""
+    """Wrong mode."""
     settings.PAYPAL_URL = "https://api-m.paypal.com"
     headers = signed_headers(provider)
     for host in ("api.sandbox.paypal.com", "api-m.sandbox.paypal.com"):
@@ -224,6 +225,7 @@ def test_live_shop_takes_no_certificate_of_the_sandbox(provider: Listener, setti
             read(headers)
 
 
+@pytest.mark.payment_case(6)
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -236,7 +238,6 @@ def test_live_shop_takes_no_certificate_of_the_sandbox(provider: Listener, setti
 def test_webhook_whose_signature_is_not_good_is_not_even_asked_about(
     provider: Listener, spoil: Callable[[dict[str, str]], None]
 ) -> None:
-    """Case 6."""
     answers(provider, CONFIRMED)
     headers = signed_headers(provider)
     spoil(headers)
@@ -245,13 +246,14 @@ def test_webhook_whose_signature_is_not_good_is_not_even_asked_about(
     assert [request.path for request in provider.rest()] == ["/v1/notifications/certs/CERT-360caa42"]
 
 
+@pytest.mark.payment_case(11)
 def test_webhook_of_another_application_is_refused(provider: Listener) -> None:
-    """Case 11."""
     answers(provider, CONFIRMED)
     with pytest.raises(BadSignature):
         read(signed_headers(provider, webhook_id="0WEBHOOK0OF0OTHERS"))
 
 
+@pytest.mark.payment_case(10)
 @pytest.mark.parametrize(
     "body",
     [
@@ -270,7 +272,6 @@ def test_webhook_of_another_application_is_refused(provider: Listener) -> None:
     ids=["empty", "no UTF-8", "broken", "list", "object", "deep", "null", "number", "NUL", "long id", "2 MB"],
 )
 def test_body_that_is_no_event_is_refused_however_well_signed(provider: Listener, body: bytes) -> None:
-    """Case 10."""
     answers(provider, CONFIRMED)
     with pytest.raises(BadSignature):
         read(signed_headers(provider, body), body)
@@ -369,6 +370,7 @@ def event_about(provider: Listener, resource: object, *more: Answer) -> Event:
     return read(signed_headers(provider, body), body)
 
 
+@pytest.mark.payment_case(7)
 @pytest.mark.parametrize(
     ("resource", "reference"),
     [
@@ -385,7 +387,6 @@ def event_about(provider: Listener, resource: object, *more: Answer) -> Event:
 def test_event_names_its_payment_or_none_of_ours(
     provider: Listener, resource: object, reference: str
 ) -> None:
-    """Case 7."""
     assert event_about(provider, resource) == Event(dedupe_key="WH-1", attempt_reference=reference)
     assert provider.rest()[-1].path == "/v1/notifications/verify-webhook-signature"
 
@@ -466,8 +467,8 @@ def test_every_turn_of_a_payment_is_told_and_names_the_payment(paypal: RunningPa
     ]
 
 
+@pytest.mark.payment_case(41)
 def test_refund_that_fails_is_told(paypal: RunningPayPal, shop: Listener) -> None:
-    """Case 41."""
     pay_url = opened()
     paypal.decide(pay_url)
     provider_id = collected(pay_url)
@@ -481,10 +482,10 @@ def test_refund_that_fails_is_told(paypal: RunningPayPal, shop: Listener) -> Non
     ]
 
 
+@pytest.mark.payment_case(1, 9)
 def test_webhook_comes_again_with_the_same_key_until_it_is_accepted(
     paypal: RunningPayPal, shop: Listener
 ) -> None:
-    """Cases 1 and 9."""
     for status in (503, 500):
         shop.answers.put(Answer(status=status))
     paypal.decide(opened())
@@ -495,8 +496,8 @@ def test_webhook_comes_again_with_the_same_key_until_it_is_accepted(
     assert len({gateway.read_webhook(headers=r.headers, body=r.body) for r in requests}) == 1
 
 
+@pytest.mark.payment_case(2)
 def test_two_events_about_one_payment_have_two_keys(paypal: RunningPayPal, shop: Listener) -> None:
-    """Case 2."""
     pay_url = opened()
     paypal.decide(pay_url)
     collected(pay_url)
@@ -507,10 +508,10 @@ def test_two_events_about_one_payment_have_two_keys(paypal: RunningPayPal, shop:
     assert {event.attempt_reference for event in events} == {"T-1"}
 
 
+@pytest.mark.payment_case(49)
 def test_wrongly_signed_webhook_is_refused_and_signed_well_the_next_time(
     paypal: RunningPayPal, shop: Listener
 ) -> None:
-    """Case 49."""
     paypal.set_faults(wrong_key=1)
     shop.answers.put(Answer(status=400))
     paypal.decide(opened())
@@ -521,10 +522,10 @@ def test_wrongly_signed_webhook_is_refused_and_signed_well_the_next_time(
     assert told(second) == ("CHECKOUT.ORDER.APPROVED", "T-1")
 
 
+@pytest.mark.payment_case(5)
 def test_lost_webhook_costs_nothing_as_asking_collects_the_money(
     paypal: RunningPayPal, shop: Listener
 ) -> None:
-    """Case 5."""
     paypal.set_faults(drop=10)
     pay_url = opened()
     paypal.decide(pay_url, Outcome.APPROVE_AND_LEAVE)

@@ -230,6 +230,7 @@ def test_nothing_is_told_about_this_machine(provider: Listener) -> None:
     assert "x-stripe-client-telemetry" not in headers
 
 
+@pytest.mark.payment_case(21)
 @pytest.mark.parametrize(
     ("expires_in", "seconds"),
     [
@@ -244,15 +245,14 @@ def test_nothing_is_told_about_this_machine(provider: Listener) -> None:
 def test_session_lives_no_shorter_and_no_longer_than_stripe_allows(
     provider: Listener, expires_in: timedelta, seconds: int
 ) -> None:
-    """Case 21."""
     provider.answers.put(Answer(status=500))
     with pytest.raises(Unavailable):
         StripeGateway().open(replace(CHARGE, expires_at=NOW + expires_in))
     assert parse_qs(provider.next().body.decode())["expires_at"] == [str(AT + seconds)]
 
 
+@pytest.mark.payment_case(21)
 def test_session_that_lives_longer_than_the_order_is_closed_before_its_time(stripe: RunningStripe) -> None:
-    """Case 21."""
     at_once = replace(CHARGE, expires_at=datetime.now(UTC) + timedelta(seconds=1))
     session = StripeGateway().open(at_once)
     StripeGateway().close(provider_id=session.provider_id)
@@ -286,10 +286,10 @@ def test_page_speaks_the_language_of_the_shop(stripe: RunningStripe, language: s
     assert [session["locale"] for session in stripe.books()["sessions"]] == [locale]
 
 
+@pytest.mark.payment_case(25, 27)
 def test_asking_again_later_gives_the_same_session_although_it_would_expire_later(
     stripe: RunningStripe,
 ) -> None:
-    """Cases 25 and 27."""
     charge = replace(CHARGE, expires_at=datetime.now(UTC))
     first = StripeGateway().open(charge)
     with time_machine.travel(datetime.now(UTC) + timedelta(minutes=2)):
@@ -297,8 +297,8 @@ def test_asking_again_later_gives_the_same_session_although_it_would_expire_late
     assert len(stripe.books()["sessions"]) == 1
 
 
+@pytest.mark.payment_case(25)
 def test_eight_requests_at_once_give_one_session(stripe: RunningStripe) -> None:
-    """Case 25."""
     charge = replace(CHARGE, expires_at=datetime.now(UTC) + timedelta(hours=1))
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(StripeGateway().open, [charge] * 8))
@@ -319,6 +319,7 @@ def test_session_that_is_paid_is_not_opened_again_and_nothing_is_decided(stripe:
         opened(language="zh-hans")
 
 
+@pytest.mark.payment_case(51)
 @pytest.mark.parametrize(
     "url",
     [
@@ -331,7 +332,6 @@ def test_session_that_is_paid_is_not_opened_again_and_nothing_is_decided(stripe:
     ],
 )
 def test_buyer_is_never_sent_to_another_site(provider: Listener, url: str) -> None:
-    """Case 51."""
     answering(provider, a_session(status="open", payment_intent=None, url=url.format(provider.url)))
     with pytest.raises(Unavailable):
         StripeGateway().open(CHARGE)
@@ -371,8 +371,8 @@ def test_key_that_is_in_use_at_this_moment_is_unavailable(provider: Listener) ->
 # --- finding -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.payment_case(4, 27)
 def test_payment_is_found_by_its_reference_before_our_request_was_answered(stripe: RunningStripe) -> None:
-    """Cases 4 and 27."""
     stripe.set_faults(lost_answers=1)
     with pytest.raises(Unavailable):
         opened()
@@ -443,6 +443,7 @@ def test_id_that_is_none_of_stripes_is_never_asked_for(provider: Listener) -> No
 # --- what became of it -------------------------------------------------------------------------------
 
 
+@pytest.mark.payment_case(5, 13, 14, 15)
 @pytest.mark.parametrize(
     ("outcome", "captured"),
     [
@@ -457,7 +458,6 @@ def test_id_that_is_none_of_stripes_is_never_asked_for(provider: Listener) -> No
 def test_snapshot_states_exactly_what_was_captured(
     stripe: RunningStripe, outcome: Outcome, captured: Money
 ) -> None:
-    """Cases 5, 13, 14 and 15."""
     pay_url = opened()
     stripe.decide(pay_url, outcome)
     snapshot = fetched(pay_url)
@@ -465,17 +465,17 @@ def test_snapshot_states_exactly_what_was_captured(
     assert [capture.amount for capture in snapshot.captures] == [captured]
 
 
+@pytest.mark.payment_case(16)
 def test_yen_are_sent_and_read_without_decimals(stripe: RunningStripe) -> None:
-    """Case 16."""
     pay_url = opened(amount=Money(499, "JPY"))
     stripe.decide(pay_url)
     assert [capture.amount for capture in fetched(pay_url).captures] == [Money(499, "JPY")]
 
 
+@pytest.mark.payment_case(18)
 def test_capture_is_of_the_moment_at_which_stripe_charged_and_not_of_the_question(
     stripe: RunningStripe,
 ) -> None:
-    """Case 18."""
     pay_url = opened()
     at = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=59)
     with time_machine.travel(at, tick=False):
@@ -484,8 +484,8 @@ def test_capture_is_of_the_moment_at_which_stripe_charged_and_not_of_the_questio
         assert [capture.at for capture in fetched(pay_url).captures] == [at]
 
 
+@pytest.mark.payment_case(52)
 def test_declined_card_leaves_the_payment_open_for_another_one(stripe: RunningStripe) -> None:
-    """Case 52."""
     pay_url = opened()
     stripe.decide(pay_url, Outcome.REFUSE_CARD)
     assert fetched(pay_url) == Snapshot(
@@ -496,8 +496,9 @@ def test_declined_card_leaves_the_payment_open_for_another_one(stripe: RunningSt
     assert (snapshot.state, len(snapshot.captures), snapshot.problem) == ("captured", 1, "")
 
 
+@pytest.mark.payment_case(23)
 def test_payment_that_is_processed_is_being_confirmed_until_it_succeeds(stripe: RunningStripe) -> None:
-    """Case 23, of methods that take their time."""
+    """Of methods that take their time."""
     pay_url = opened(method="alipay")
     stripe.decide(pay_url, Outcome.PROCESS)
     assert fetched(pay_url) == Snapshot(provider_id=session_of(pay_url), state="confirming")
@@ -533,8 +534,8 @@ def test_session_that_was_refused_a_card_and_closed_is_cancelled(stripe: Running
     assert fetched(pay_url).state == "cancelled"
 
 
+@pytest.mark.payment_case(53)
 def test_buyer_who_pays_while_we_close_was_faster(provider: Listener) -> None:
-    """Case 53."""
     answering(
         provider,
         a_session(status="open", payment_intent=None, payment_status="unpaid", url=f"{provider.url}/c/pay/1"),
@@ -548,8 +549,8 @@ def test_buyer_who_pays_while_we_close_was_faster(provider: Listener) -> None:
     ]
 
 
+@pytest.mark.payment_case(53)
 def test_payment_that_was_closed_too_late_is_captured_all_the_same(stripe: RunningStripe) -> None:
-    """Case 53."""
     pay_url = opened()
     stripe.decide(pay_url)
     with pytest.raises(Declined):
@@ -680,8 +681,8 @@ def test_dispute_that_makes_no_sense_is_unavailable(provider: Listener, dispute:
 # --- refunds and disputes ----------------------------------------------------------------------------
 
 
+@pytest.mark.payment_case(39)
 def test_refund_is_asked_for_once_and_bears_our_references(stripe: RunningStripe) -> None:
-    """Case 39."""
     pay_url = opened()
     stripe.decide(pay_url)
     for _click in range(2):
@@ -693,8 +694,8 @@ def test_refund_is_asked_for_once_and_bears_our_references(stripe: RunningStripe
     ]
 
 
+@pytest.mark.payment_case(39)
 def test_eight_clicks_at_once_are_one_refund(stripe: RunningStripe) -> None:
-    """Case 39."""
     pay_url = opened()
     stripe.decide(pay_url)
     with ThreadPoolExecutor(8) as pool:
@@ -702,8 +703,8 @@ def test_eight_clicks_at_once_are_one_refund(stripe: RunningStripe) -> None:
     assert len(stripe.books()["refunds"]) == 1
 
 
+@pytest.mark.payment_case(39)
 def test_refund_is_asked_for_with_its_reference_as_the_key(provider: Listener) -> None:
-    """Case 39."""
     answering(provider, a_session(), a_list(), a_refund())
     StripeGateway().give_back(Return("R-1", SESSION_ID, Money(4990, "USD")))
     request = provider.rest()[-1]
@@ -717,8 +718,8 @@ def test_refund_is_asked_for_with_its_reference_as_the_key(provider: Listener) -
     }
 
 
+@pytest.mark.payment_case(39)
 def test_refund_is_asked_for_once_after_stripe_has_forgotten_the_key(stripe: RunningStripe) -> None:
-    """Case 39."""
     pay_url = opened()
     stripe.decide(pay_url)
     give_back(pay_url, 1000)
@@ -727,8 +728,8 @@ def test_refund_is_asked_for_once_after_stripe_has_forgotten_the_key(stripe: Run
     assert len(stripe.books()["refunds"]) == 1
 
 
+@pytest.mark.payment_case(40)
 def test_two_refunds_at_once_do_not_exceed_the_capture(stripe: RunningStripe) -> None:
-    """Case 40."""
     pay_url = opened()
     stripe.decide(pay_url)
 
@@ -745,8 +746,8 @@ def test_two_refunds_at_once_do_not_exceed_the_capture(stripe: RunningStripe) ->
     assert [back.amount for back in fetched(pay_url).refunds] == [Money(3000, "USD")]
 
 
+@pytest.mark.payment_case(41)
 def test_refund_that_is_on_its_way_is_in_no_list_until_it_has_arrived(stripe: RunningStripe) -> None:
-    """Case 41."""
     pay_url = opened()
     stripe.decide(pay_url)
     stripe.decide(pay_url, Outcome.DELAY_REFUNDS)
@@ -759,10 +760,10 @@ def test_refund_that_is_on_its_way_is_in_no_list_until_it_has_arrived(stripe: Ru
     assert [back.reference for back in fetched(pay_url).refunds] == ["R-1"]
 
 
+@pytest.mark.payment_case(41)
 def test_refund_that_fails_in_the_end_is_refused_and_the_money_can_be_given_back_again(
     stripe: RunningStripe,
 ) -> None:
-    """Case 41."""
     pay_url = opened()
     stripe.decide(pay_url)
     stripe.decide(pay_url, Outcome.DELAY_REFUNDS)
@@ -783,8 +784,8 @@ def test_failed_refund_of_the_dashboard_was_never_asked_for_by_us(provider: List
     assert (snapshot.refunds, snapshot.refused_returns) == ((), ())
 
 
+@pytest.mark.payment_case(42)
 def test_refund_of_the_dashboard_bears_no_reference(stripe: RunningStripe) -> None:
-    """Case 42."""
     pay_url = opened()
     stripe.decide(pay_url)
     give_back(pay_url, 1000)
@@ -834,8 +835,8 @@ def test_inquiry_takes_no_money(stripe: RunningStripe) -> None:
     assert fetched(pay_url) == before
 
 
+@pytest.mark.payment_case(44)
 def test_chargeback_takes_the_money_and_a_dispute_that_is_won_gives_it_again(stripe: RunningStripe) -> None:
-    """Case 44."""
     pay_url = opened()
     stripe.decide(pay_url)
     stripe.decide(pay_url, Outcome.CHARGE_BACK)
@@ -851,8 +852,8 @@ def test_chargeback_takes_the_money_and_a_dispute_that_is_won_gives_it_again(str
     assert won.reversals[0].transaction_id != won.chargebacks[0].transaction_id
 
 
+@pytest.mark.payment_case(44)
 def test_dispute_that_is_lost_gives_nothing_again(stripe: RunningStripe) -> None:
-    """Case 44."""
     pay_url = opened()
     stripe.decide(pay_url)
     stripe.decide(pay_url, Outcome.CHARGE_BACK)
@@ -861,8 +862,8 @@ def test_dispute_that_is_lost_gives_nothing_again(stripe: RunningStripe) -> None
     assert fetched(pay_url) == before
 
 
+@pytest.mark.payment_case(45)
 def test_dispute_after_a_full_refund_shows_beside_it(stripe: RunningStripe) -> None:
-    """Case 45."""
     pay_url = opened()
     stripe.decide(pay_url)
     give_back(pay_url)
@@ -957,8 +958,8 @@ def test_long_books_come_in_pages(stripe: RunningStripe) -> None:
     assert sorted(booking.reference for booking in booked) == sorted(f"T-{number}" for number in range(101))
 
 
+@pytest.mark.payment_case(42)
 def test_refund_of_the_dashboard_is_booked_for_the_payment_that_it_is_of(stripe: RunningStripe) -> None:
-    """Case 42."""
     with time_machine.travel(NOW):
         pay_url = opened()
         stripe.decide(pay_url)
@@ -1051,18 +1052,18 @@ def test_compressed_answer_is_not_unpacked(provider: Listener) -> None:
     assert provider.next().headers["accept-encoding"] == "identity"
 
 
+@pytest.mark.payment_case(47)
 def test_late_answer_is_unavailable(stripe: RunningStripe, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Case 47."""
     stripe.set_faults(delay_seconds=30)
     monkeypatch.setattr(adapter, "WAIT_SECONDS", 0.2)
     with pytest.raises(Unavailable, match="ReadTimeout"):
         opened()
 
 
+@pytest.mark.payment_case(47)
 def test_answer_that_drips_is_given_up(
     provider: Listener, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Case 47."""
     monkeypatch.setattr(adapter, "CALL_SECONDS", 1.0)
 
     def drip(server: socket.socket) -> None:
@@ -1082,18 +1083,18 @@ def test_answer_that_drips_is_given_up(
         thread.join()
 
 
+@pytest.mark.payment_case(47)
 def test_all_questions_of_one_call_share_its_time(
     provider: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Case 47."""
     monkeypatch.setattr(adapter, "CALL_SECONDS", 0.0)
     with pytest.raises(Unavailable, match="too slowly"):
         fetch()
     assert provider.rest() == []
 
 
+@pytest.mark.payment_case(47)
 def test_stripe_that_is_down_is_unavailable(settings: Settings, provider: Listener) -> None:
-    """Case 47."""
     with socket.create_server(("127.0.0.1", 0)) as closed_soon:
         port = closed_soon.getsockname()[1]
     settings.STRIPE_URL = f"http://127.0.0.1:{port}"
@@ -1123,10 +1124,10 @@ def test_connection_that_fails_is_tried_once_more(settings: Settings, provider: 
     assert len(connections) == 2
 
 
+@pytest.mark.payment_case(54)
 def test_no_proxy_of_the_environment_sees_our_key(
     provider: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Case 54."""
     with listening() as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         monkeypatch.setenv("NO_PROXY", "")
@@ -1135,6 +1136,7 @@ def test_no_proxy_of_the_environment_sees_our_key(
         assert proxy.rest() == []
 
 
+@pytest.mark.payment_case(48)
 @pytest.mark.parametrize("status", [401, 403])
 @pytest.mark.parametrize(
     "body", [b"<html>", b'{"error": {"message": "Invalid API Key provided: sk_test_***"}}']
@@ -1142,7 +1144,6 @@ def test_no_proxy_of_the_environment_sees_our_key(
 def test_refused_credentials_are_known_as_such_whatever_the_body(
     provider: Listener, status: int, body: bytes
 ) -> None:
-    """Case 48."""
     provider.answers.put(Answer(status=status, body=body))
     with pytest.raises(CredentialsRefused, match=r"^Stripe refuses our credentials\.$"):
         fetch()
@@ -1162,11 +1163,11 @@ def test_refusal_without_words_names_its_status(provider: Listener, status: int)
         StripeGateway().open(CHARGE)
 
 
+@pytest.mark.payment_case(54)
 @pytest.mark.parametrize("path", ["open", "fetch", "give back", "books"])
 def test_neither_keys_nor_buyers_are_logged(
     stripe: RunningStripe, shop: Listener, caplog: pytest.LogCaptureFixture, path: str
 ) -> None:
-    """Case 54."""
     with caplog.at_level(logging.DEBUG):
         pay_url = opened()
         stripe.decide(pay_url)
@@ -1186,8 +1187,8 @@ def test_neither_keys_nor_buyers_are_logged(
         assert secret not in caplog.text
 
 
+@pytest.mark.payment_case(54)
 def test_keys_are_in_no_exception(stripe: RunningStripe, settings: Settings) -> None:
-    """Case 54."""
     settings.STRIPE_SECRET_KEY = "sk_test_anotherKeyOfOurs"
     with pytest.raises(CredentialsRefused) as problem:
         opened()

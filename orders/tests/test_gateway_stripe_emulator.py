@@ -170,13 +170,13 @@ def test_session_that_makes_no_sense_is_refused(
     assert stripe.books()["sessions"] == []
 
 
+@pytest.mark.payment_case(21)
 @pytest.mark.parametrize(
     ("seconds", "is_taken"), [(1790, False), (1860, True), (86_340, True), (86_500, False)]
 )
 def test_session_expires_after_half_an_hour_at_the_earliest_and_a_day_at_the_latest(
     api: httpx.Client, seconds: int, is_taken: bool
 ) -> None:
-    """Case 21."""
     expires_at = str(int(datetime.now(UTC).timestamp()) + seconds)
     answer = post(api, "/v1/checkout/sessions", asked(expires_at=expires_at))
     assert answer.is_success == is_taken
@@ -313,8 +313,8 @@ def test_what_is_charged_back_cannot_be_refunded_as_well(api: httpx.Client, stri
     assert error(answer) == (400, "invalid_request_error", "charge_disputed")
 
 
+@pytest.mark.payment_case(44)
 def test_balance_says_where_every_cent_went(api: httpx.Client, stripe: RunningStripe) -> None:
-    """Case 44."""
     session = create(api)
     for outcome in (Outcome.PAY, Outcome.DELAY_REFUNDS):
         stripe.decide(session["url"], outcome)
@@ -425,10 +425,10 @@ def test_unknown_session_has_a_page_that_says_so(stripe: RunningStripe) -> None:
     assert (answer.status_code, answer.headers["content-type"]) == (404, "text/html; charset=utf-8")
 
 
+@pytest.mark.payment_case(52)
 def test_paying_leads_back_to_the_shop_and_a_declined_card_back_to_the_page(
     api: httpx.Client, stripe: RunningStripe
 ) -> None:
-    """Case 52."""
     session = create(api, asked(success_url="http://127.0.0.1:8000/paid/?session={CHECKOUT_SESSION_ID}"))
     declined = stripe.decide(session["url"], Outcome.REFUSE_CARD)
     assert (declined.status_code, declined.headers["location"]) == (303, session["url"])

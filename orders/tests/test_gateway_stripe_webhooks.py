@@ -76,8 +76,8 @@ def test_signed_webhook_is_an_event_with_stripes_id_as_the_key(provider: Listene
     assert provider.rest() == []
 
 
+@pytest.mark.payment_case(7)
 def test_event_of_an_unknown_payment_is_read_as_what_it_is(provider: Listener) -> None:
-    """Case 7."""
     assert read(an_event({**SESSION, "metadata": {"payment": "T-UNKNOWN"}})).attempt_reference == "T-UNKNOWN"
 
 
@@ -87,28 +87,29 @@ def test_webhook_of_the_last_or_next_five_minutes_is_read(provider: Listener, se
     assert read(body, signed(body, seconds=seconds)).attempt_reference == "T-1"
 
 
+@pytest.mark.payment_case(6)
 @pytest.mark.parametrize("seconds", [-310, 310, -(10**9), 10**9])
 def test_webhook_older_or_newer_than_five_minutes_is_refused(provider: Listener, seconds: float) -> None:
-    """Case 6."""
     body = an_event()
     with pytest.raises(BadSignature):
         read(body, signed(body, seconds=seconds))
 
 
+@pytest.mark.payment_case(6, 49)
 def test_webhook_signed_with_another_secret_is_refused(provider: Listener) -> None:
-    """Cases 6 and 49."""
     body = an_event()
     with pytest.raises(BadSignature):
         read(body, signed(body, secret=OLD_SECRET))
 
 
+@pytest.mark.payment_case(6)
 def test_time_is_part_of_what_is_signed(provider: Listener) -> None:
-    """Case 6."""
     body, now = an_event(), int(time.time())
     with pytest.raises(BadSignature):
         read(body, {"stripe-signature": f"t={now - 7},v1={signature(body, str(now))}"})
 
 
+@pytest.mark.payment_case(6)
 @pytest.mark.parametrize(
     "header",
     [
@@ -135,28 +136,28 @@ def test_time_is_part_of_what_is_signed(provider: Listener) -> None:
     ids=lambda header: header[:40],
 )
 def test_header_that_is_changed_or_malformed_is_refused(provider: Listener, header: str) -> None:
-    """Case 6."""
     body, now = an_event(), str(int(time.time()))
     with pytest.raises(BadSignature):
         read(body, {"stripe-signature": header.format(now=now, good=signature(body, now))})
 
 
+@pytest.mark.payment_case(6)
 def test_webhook_without_its_header_is_refused(provider: Listener) -> None:
-    """Case 6."""
     with pytest.raises(BadSignature):
         read(an_event(), {})
 
 
+@pytest.mark.payment_case(12)
 def test_one_good_signature_among_several_is_enough(provider: Listener) -> None:
-    """Case 12: while a secret is being changed Stripe signs with the old one and with the new one."""
+    """While a secret is being changed Stripe signs with the old one and with the new one."""
     body, now = an_event(), str(int(time.time()))
     old, new = signature(body, now, OLD_SECRET), signature(body, now)
     for header in (f"t={now},v1={old},v1={new},v0=00", f"t={now},v1={new},v1={old}"):
         assert read(body, {"stripe-signature": header}).attempt_reference == "T-1"
 
 
+@pytest.mark.payment_case(12)
 def test_while_the_secret_is_being_changed_both_are_good(provider: Listener, settings: Settings) -> None:
-    """Case 12."""
     settings.STRIPE_WEBHOOK_SECRET = f"{STRIPE_SECRET} {OLD_SECRET}"
     body = an_event()
     for secret in (STRIPE_SECRET, OLD_SECRET):
@@ -173,6 +174,7 @@ def test_without_a_secret_nothing_is_good(provider: Listener, settings: Settings
 # --- bodies ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.payment_case(10)
 @pytest.mark.parametrize(
     "body",
     [
@@ -215,33 +217,33 @@ def test_without_a_secret_nothing_is_good(provider: Listener, settings: Settings
     ],
 )
 def test_body_that_is_no_event_is_refused_however_well_signed(provider: Listener, body: bytes) -> None:
-    """Case 10."""
     with pytest.raises(BadSignature):
         read(body)
 
 
+@pytest.mark.payment_case(11)
 @pytest.mark.parametrize("changes", [{"livemode": True}, {"account": "acct_1032D82eZvKYlo2C"}], ids=repr)
 def test_event_of_another_mode_or_account_is_refused(provider: Listener, changes: dict[str, object]) -> None:
-    """Case 11."""
     with pytest.raises(BadSignature):
         read(an_event(**changes))
 
 
+@pytest.mark.payment_case(11)
 def test_event_of_the_live_mode_is_read_with_a_live_key_only(provider: Listener, settings: Settings) -> None:
-    """Case 11."""
     settings.STRIPE_SECRET_KEY = "sk_live_keyOfTheTests0123456789"
     assert read(an_event(livemode=True)).attempt_reference == "T-1"
     with pytest.raises(BadSignature):
         read(an_event(livemode=False))
 
 
+@pytest.mark.payment_case(7)
 @pytest.mark.parametrize(
     "metadata",
     [None, {}, {"payment": 5}, {"payment": "T 1"}, {"payment": "T" * 33}, {"order": "T-1"}],
     ids=repr,
 )
 def test_event_without_a_reference_of_ours_names_none(provider: Listener, metadata: object) -> None:
-    """Case 7: it is answered all the same, or Stripe would repeat it for days."""
+    """It is answered all the same, or Stripe would repeat it for days."""
     assert read(an_event({**SESSION, "metadata": metadata})) == Event("evt_1EventOfTheTests", "")
     assert provider.rest() == []
 
@@ -255,8 +257,8 @@ def test_payment_of_a_dispute_is_asked_for(provider: Listener) -> None:
     assert [request.path for request in provider.rest()] == [f"/v1/payment_intents/{INTENT_ID}"]
 
 
+@pytest.mark.payment_case(51)
 def test_nothing_is_asked_for_a_dispute_that_proves_nothing(provider: Listener) -> None:
-    """Case 51."""
     body = an_event(DISPUTE)
     with pytest.raises(BadSignature):
         read(body, signed(body, secret=OLD_SECRET))
@@ -269,8 +271,8 @@ def test_payment_that_stripe_cannot_have_is_not_asked_for(provider: Listener, in
     assert provider.rest() == []
 
 
+@pytest.mark.payment_case(7)
 def test_dispute_of_a_payment_that_is_none_of_ours_names_none(provider: Listener) -> None:
-    """Case 7."""
     provider.answers.put(Answer(body=json.dumps({"id": INTENT_ID, "metadata": {}}).encode()))
     missing = {"error": {"type": "invalid_request_error", "code": "resource_missing", "message": "No such."}}
     provider.answers.put(Answer(status=404, body=json.dumps(missing).encode()))
@@ -312,10 +314,10 @@ def types(requests: list[Request]) -> list[str]:
     return [json.loads(request.body)["type"] for request in requests]
 
 
+@pytest.mark.payment_case(2, 44, 46)
 def test_whole_life_of_a_payment_is_told_and_every_event_names_it(
     stripe: RunningStripe, shop: Listener
 ) -> None:
-    """Cases 2, 44 and 46."""
     pay_url = opened()
     for outcome in (Outcome.REFUSE_CARD, Outcome.PROCESS, Outcome.SUCCEED, Outcome.DELAY_REFUNDS):
         stripe.decide(pay_url, outcome)
@@ -368,10 +370,10 @@ def test_failure_expiry_and_a_failed_refund_are_told(stripe: RunningStripe, shop
     ]
 
 
+@pytest.mark.payment_case(1)
 def test_webhook_comes_again_with_the_same_id_until_it_is_accepted(
     stripe: RunningStripe, shop: Listener
 ) -> None:
-    """Case 1."""
     for status in (500, 302):
         shop.answers.put(Answer(status=status, headers={"Location": "/elsewhere"}))
     stripe.decide(opened())
@@ -381,11 +383,11 @@ def test_webhook_comes_again_with_the_same_id_until_it_is_accepted(
     assert len({received(request) for request in requests}) == 1
 
 
+@pytest.mark.payment_case(1, 5)
 @pytest.mark.parametrize(("outcome", "copies"), [(Outcome.PAY_UNTOLD, 0), (Outcome.PAY_TOLD_TWICE, 2)])
 def test_event_is_told_as_often_as_the_tester_chose(
     stripe: RunningStripe, shop: Listener, outcome: Outcome, copies: int
 ) -> None:
-    """Cases 1 and 5."""
     stripe.decide(opened(), outcome)
     stripe.wait_for_webhooks()
     events = [received(request) for request in shop.rest()]
@@ -393,10 +395,10 @@ def test_event_is_told_as_often_as_the_tester_chose(
     assert len(set(events)) == min(copies, 1)
 
 
+@pytest.mark.payment_case(49)
 def test_wrongly_signed_webhook_is_refused_and_signed_well_the_next_time(
     stripe: RunningStripe, shop: Listener
 ) -> None:
-    """Case 49."""
     stripe.set_faults(wrong_key=1)
     shop.answers.put(Answer(status=400))
     stripe.decide(opened())
@@ -418,8 +420,8 @@ def test_dropped_duplicate_and_reordered_webhooks(stripe: RunningStripe, shop: L
     assert [received(request).attempt_reference for request in shop.rest()] == ["T-3", "T-3", "T-2"]
 
 
+@pytest.mark.payment_case(12)
 def test_both_secrets_sign_while_the_secret_is_being_changed(settings: Settings, shop: Listener) -> None:
-    """Case 12."""
     settings.ALLOW_EMULATORS = True
     settings.STRIPE_SECRET_KEY = STRIPE_KEY
     webhook_url = f"{shop.url}/webhooks/stripe/"

@@ -87,6 +87,7 @@ def test_capture_puts_the_lines_into_their_queue_at_the_capture_time(attempt: Pa
     assert reviews() == []
 
 
+@pytest.mark.payment_case(1)
 def test_01_same_report_again_changes_nothing(attempt: PaymentAttempt) -> None:
     for _ in range(5):
         apply_snapshot(attempt_id=attempt.pk, snapshot=captured(4_990), now=NOW)
@@ -95,6 +96,7 @@ def test_01_same_report_again_changes_nothing(attempt: PaymentAttempt) -> None:
     assert Notice.objects.filter(kind="payment-received").count() == 1
 
 
+@pytest.mark.payment_case(3)
 def test_03_failure_reported_after_the_capture_leaves_it_paid(attempt: PaymentAttempt) -> None:
     apply_snapshot(attempt_id=attempt.pk, snapshot=captured(4_990), now=NOW)
     apply_snapshot(attempt_id=attempt.pk, snapshot=Snapshot(provider_id="pay_1", state="expired"), now=NOW)
@@ -112,6 +114,7 @@ def test_older_report_does_not_reopen_a_declined_payment(attempt: PaymentAttempt
     assert attempt.state == AttemptState.DECLINED
 
 
+@pytest.mark.payment_case(13)
 def test_13_one_cent_too_little_is_booked_but_does_not_pay(attempt: PaymentAttempt) -> None:
     apply_snapshot(attempt_id=attempt.pk, snapshot=captured(4_989), now=NOW)
 
@@ -121,6 +124,7 @@ def test_13_one_cent_too_little_is_booked_but_does_not_pay(attempt: PaymentAttem
     assert "0.01 USD are missing" in ReviewItem.objects.get().detail
 
 
+@pytest.mark.payment_case(14)
 def test_14_right_number_in_another_currency_never_pays(attempt: PaymentAttempt) -> None:
     apply_snapshot(attempt_id=attempt.pk, snapshot=captured(4_990, currency="JPY"), now=NOW)
 
@@ -128,6 +132,7 @@ def test_14_right_number_in_another_currency_never_pays(attempt: PaymentAttempt)
     assert reviews() == [ReviewKind.WRONG_CURRENCY]
 
 
+@pytest.mark.payment_case(15)
 def test_15_surplus_pays_and_is_reviewed(attempt: PaymentAttempt) -> None:
     apply_snapshot(attempt_id=attempt.pk, snapshot=captured(5_090), now=NOW)
 
@@ -145,6 +150,7 @@ def test_two_part_payments_pay_at_the_time_of_the_one_that_covers(attempt: Payme
     assert Order.objects.get().paid_at == at
 
 
+@pytest.mark.payment_case(18)
 def test_18_captured_in_time_and_reported_within_the_grace_is_in_time(attempt: PaymentAttempt) -> None:
     deadline = attempt.order.pay_until
     reported = deadline + timedelta(minutes=10)
@@ -163,6 +169,7 @@ def expire(order: Order) -> datetime:
     return over
 
 
+@pytest.mark.payment_case(19)
 def test_19_late_capture_is_accepted_while_units_are_left(attempt: PaymentAttempt) -> None:
     over = expire(attempt.order)
 
@@ -172,6 +179,7 @@ def test_19_late_capture_is_accepted_while_units_are_left(attempt: PaymentAttemp
     assert (order.state, order.paid_at) == (OrderState.PAID, over)
 
 
+@pytest.mark.payment_case(20)
 @pytest.mark.clause("3.3")
 def test_20_late_capture_without_units_goes_back_in_full_and_the_buyer_is_told(
     attempt: PaymentAttempt,
@@ -190,6 +198,7 @@ def test_20_late_capture_without_units_goes_back_in_full_and_the_buyer_is_told(
     assert reviews() == []
 
 
+@pytest.mark.payment_case(23)
 def test_23_capture_that_is_pending_gives_no_place(attempt: PaymentAttempt) -> None:
     apply_snapshot(attempt_id=attempt.pk, snapshot=Snapshot(provider_id="pay_1", state="confirming"), now=NOW)
 
@@ -198,6 +207,7 @@ def test_23_capture_that_is_pending_gives_no_place(attempt: PaymentAttempt) -> N
     assert Order.objects.get().lines.get().state == LineState.UNPAID
 
 
+@pytest.mark.payment_case(26)
 def test_26_second_whole_payment_is_a_duplicate(attempt: PaymentAttempt) -> None:
     other = make_attempt(attempt.order, number=2)
     apply_snapshot(attempt_id=attempt.pk, snapshot=captured(4_990), now=NOW)
@@ -211,6 +221,7 @@ def test_26_second_whole_payment_is_a_duplicate(attempt: PaymentAttempt) -> None
     assert reviews() == []
 
 
+@pytest.mark.payment_case(26)
 def test_26_two_captures_in_one_report_are_a_duplicate(attempt: PaymentAttempt) -> None:
     moves = tuple(
         MoneyMoved(transaction_id=name, amount=Money(4_990, "USD"), at=CAPTURED_AT)
@@ -227,6 +238,7 @@ def test_26_two_captures_in_one_report_are_a_duplicate(attempt: PaymentAttempt) 
     assert reviews() == []
 
 
+@pytest.mark.payment_case(42)
 def test_42_refund_made_at_the_gateways_desk_is_booked_and_reviewed(attempt: PaymentAttempt) -> None:
     apply_snapshot(attempt_id=attempt.pk, snapshot=captured(4_990), now=NOW)
     back = MoneyMoved(transaction_id="re_1", amount=Money(990, "USD"), at=NOW)
@@ -301,6 +313,7 @@ def gone(minor: int, *, reference: str, at: datetime = NOW) -> MoneyMoved:
     )
 
 
+@pytest.mark.payment_case(15)
 def test_15_surplus_goes_back_when_a_person_says_so_and_no_more_than_that(attempt: PaymentAttempt) -> None:
     apply_snapshot(attempt_id=attempt.pk, snapshot=captured(5_090), now=NOW)
     staff = make_user(is_staff=True)
@@ -322,6 +335,7 @@ def test_15_surplus_goes_back_when_a_person_says_so_and_no_more_than_that(attemp
     assert returns() == [(ReturnReason.SURPLUS, 100, ReturnState.DUE)]
 
 
+@pytest.mark.payment_case(14)
 def test_14_payment_in_another_currency_can_be_given_back_whole(attempt: PaymentAttempt) -> None:
     apply_snapshot(attempt_id=attempt.pk, snapshot=captured(4_990, currency="JPY"), now=NOW)
 
@@ -351,6 +365,7 @@ def test_money_on_its_way_back_pays_for_nothing(attempt: PaymentAttempt) -> None
     assert reviews() == [ReviewKind.UNDERPAID]
 
 
+@pytest.mark.payment_case(26)
 def test_returned_money_is_closed_by_the_snapshot_that_shows_it_gone(attempt: PaymentAttempt) -> None:
     other = make_attempt(attempt.order, number=2)
     apply_snapshot(attempt_id=attempt.pk, snapshot=captured(4_990), now=NOW)
@@ -368,6 +383,7 @@ def test_returned_money_is_closed_by_the_snapshot_that_shows_it_gone(attempt: Pa
     assert reviews() == []
 
 
+@pytest.mark.payment_case(41)
 def test_41_return_that_the_gateway_refuses_after_all_is_told_and_can_be_sent_again(
     attempt: PaymentAttempt,
 ) -> None:
@@ -397,6 +413,7 @@ def moved(kind: str, transaction: str) -> tuple[MoneyMoved, ...]:
     return (MoneyMoved(transaction_id=transaction, amount=Money(4_990, "USD"), at=NOW),)
 
 
+@pytest.mark.payment_case(44)
 def test_44_chargeback_puts_the_order_on_hold_and_a_won_dispute_lets_it_back_to_its_place(
     attempt: PaymentAttempt,
 ) -> None:
@@ -425,6 +442,7 @@ def test_44_chargeback_puts_the_order_on_hold_and_a_won_dispute_lets_it_back_to_
     assert list(told.values_list("kind", flat=True)) == ["payment-disputed", "dispute-ended"]
 
 
+@pytest.mark.payment_case(45)
 def test_45_dispute_of_what_was_paid_back_is_flagged(attempt: PaymentAttempt) -> None:
     paid = captured(4_990)
     apply_snapshot(attempt_id=attempt.pk, snapshot=paid, now=NOW)
@@ -444,6 +462,7 @@ def test_45_dispute_of_what_was_paid_back_is_flagged(attempt: PaymentAttempt) ->
 # --- coins ---
 
 
+@pytest.mark.payment_case(32)
 def test_32_what_is_being_confirmed_is_kept_and_no_second_payment_of_its_kind_is_begun(
     attempt: PaymentAttempt,
 ) -> None:
@@ -460,6 +479,8 @@ def test_32_what_is_being_confirmed_is_kept_and_no_second_payment_of_its_kind_is
         "received": "0.0100",
         "confirmations": 1,
         "needed": 3,
+        "missing": "",
+        "qr": "",
     }
     with pytest.raises(IntegrityError), transaction.atomic():
         PaymentAttempt.objects.create(
@@ -474,6 +495,7 @@ def test_32_what_is_being_confirmed_is_kept_and_no_second_payment_of_its_kind_is
         )
 
 
+@pytest.mark.payment_case(35)
 def test_35_dropped_coins_leave_the_order_to_be_paid(attempt: PaymentAttempt) -> None:
     for state in ("confirming", "pending"):
         apply_snapshot(attempt_id=attempt.pk, snapshot=Snapshot(provider_id="pay_1", state=state), now=NOW)

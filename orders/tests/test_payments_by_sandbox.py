@@ -103,6 +103,7 @@ def test_buyer_pays_and_the_webhook_marks_the_order_paid(
     assert (entry.minor, entry.transaction_id) == (4_990, sandbox.books()["payments"][0]["captures"][0]["id"])
 
 
+@pytest.mark.payment_case(5)
 def test_05_lost_webhook_is_made_up_for_by_the_poller(
     shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
 ) -> None:
@@ -130,6 +131,7 @@ def test_poller_asks_less_and_less_often_and_gives_up_a_day_after_expiry(
     assert poll_payments(now=now + timedelta(days=9)) == 0
 
 
+@pytest.mark.payment_case(25)
 def test_25_double_click_on_pay_makes_one_payment(
     shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
 ) -> None:
@@ -139,6 +141,7 @@ def test_25_double_click_on_pay_makes_one_payment(
     assert len(sandbox.books()["payments"]) == 1
 
 
+@pytest.mark.payment_case(27)
 def test_27_lost_answer_to_create_leaves_one_payment_at_the_gateway(
     shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
 ) -> None:
@@ -152,6 +155,7 @@ def test_27_lost_answer_to_create_leaves_one_payment_at_the_gateway(
     assert [payment["id"] for payment in sandbox.books()["payments"]] == [attempt.provider_id]
 
 
+@pytest.mark.payment_case(4)
 def test_04_webhook_before_our_create_call_is_answered_finds_its_payment(
     shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
 ) -> None:
@@ -167,6 +171,7 @@ def test_04_webhook_before_our_create_call_is_answered_finds_its_payment(
     assert state_of(order) == OrderState.PAID
 
 
+@pytest.mark.payment_case(4)
 def test_payment_the_poller_found_first_can_still_be_paid(
     shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
 ) -> None:
@@ -181,6 +186,7 @@ def test_payment_the_poller_found_first_can_still_be_paid(
     assert attempt.pay_url == sandbox.books()["payments"][0]["pay_url"]
 
 
+@pytest.mark.payment_case(48)
 def test_48_refused_credentials_lose_nothing_and_are_reviewed_once_a_day(
     shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime, settings: Settings
 ) -> None:
@@ -197,6 +203,7 @@ def test_48_refused_credentials_lose_nothing_and_are_reviewed_once_a_day(
     assert state_of(order) == OrderState.PAID
 
 
+@pytest.mark.payment_case(52)
 def test_52_declined_payment_leaves_the_order_payable(
     shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
 ) -> None:
@@ -224,6 +231,7 @@ def test_order_past_its_deadline_cannot_be_begun(
     assert sandbox.books()["payments"] == []
 
 
+@pytest.mark.payment_case(1)
 def test_01_webhook_sent_five_times_is_one_event(
     shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
 ) -> None:
@@ -236,6 +244,7 @@ def test_01_webhook_sent_five_times_is_one_event(
     assert bytes(WebhookEvent.objects.get().body) == request.body
 
 
+@pytest.mark.payment_case(6)
 def test_06_tampered_webhook_is_refused_and_not_stored(
     shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
 ) -> None:
@@ -249,6 +258,7 @@ def test_06_tampered_webhook_is_refused_and_not_stored(
     assert WebhookEvent.objects.count() == 0
 
 
+@pytest.mark.payment_case(7)
 def test_07_webhook_for_an_unknown_payment_is_reviewed(
     shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
 ) -> None:
@@ -274,6 +284,7 @@ def test_07_webhook_for_an_unknown_payment_is_reviewed(
     assert list(ReviewItem.objects.values_list("kind", flat=True)) == [ReviewKind.UNKNOWN_REFERENCE]
 
 
+@pytest.mark.payment_case(8)
 def test_08_webhook_waits_in_the_inbox_while_the_gateway_is_down(
     shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
 ) -> None:
@@ -287,6 +298,7 @@ def test_08_webhook_waits_in_the_inbox_while_the_gateway_is_down(
     assert state_of(order) == OrderState.PAID
 
 
+@pytest.mark.payment_case(53)
 def test_cancelled_and_paid_at_once_the_gateways_answer_wins(
     shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
 ) -> None:
@@ -300,6 +312,7 @@ def test_cancelled_and_paid_at_once_the_gateways_answer_wins(
     assert state_of(order) == OrderState.PAID
 
 
+@pytest.mark.payment_case(17, 53)
 def test_cancelled_order_can_no_longer_be_paid_by_an_old_tab(
     shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
 ) -> None:
@@ -313,6 +326,7 @@ def test_cancelled_order_can_no_longer_be_paid_by_an_old_tab(
     assert [payment["status"] for payment in sandbox.books()["payments"]] == ["cancelled"]
 
 
+@pytest.mark.payment_case(8)
 def test_what_goes_wrong_with_one_webhook_does_not_hold_up_the_others(
     shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
 ) -> None:
@@ -340,6 +354,7 @@ def test_what_goes_wrong_with_one_webhook_does_not_hold_up_the_others(
     assert list(WebhookEvent.objects.filter(processed_at=None).values_list("gateway", flat=True)) == ["gone"]
 
 
+@pytest.mark.payment_case(48)
 def test_refund_waits_while_our_credentials_are_refused(
     shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime, settings: Settings
 ) -> None:
@@ -353,6 +368,7 @@ def test_refund_waits_while_our_credentials_are_refused(
     assert send_returns(now=now) == 1
 
 
+@pytest.mark.payment_case(46)
 def test_refund_that_was_refused_but_paid_all_the_same_is_paid(
     shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime
 ) -> None:
@@ -367,6 +383,7 @@ def test_refund_that_was_refused_but_paid_all_the_same_is_paid(
     assert refund.state == RefundState.PAID
 
 
+@pytest.mark.payment_case(39, 46)
 @pytest.mark.clause("3.3")
 def test_approved_refund_is_paid_back_once_and_closed_by_the_snapshot(
     shop: Listener, sandbox: RunningSandbox, order: Order, now: datetime

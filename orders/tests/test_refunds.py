@@ -132,6 +132,7 @@ def test_database_knows_only_the_grounds_of_the_agreement(line: OrderLine) -> No
         )
 
 
+@pytest.mark.payment_case(40)
 def test_more_units_than_wait_cannot_be_asked_for_in_one_request_or_several(line: OrderLine) -> None:
     with pytest.raises(RefundRefused):
         request(line, units=4)
@@ -156,6 +157,7 @@ def test_unit_allocated_since_the_request_is_not_refunded(line: OrderLine) -> No
     assert (line.allocated, line.withdrawn) == (1, 0)
 
 
+@pytest.mark.payment_case(39)
 def test_refund_is_decided_once(line: OrderLine) -> None:
     refund = request(line)
     approver = make_user(is_staff=True)

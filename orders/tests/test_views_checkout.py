@@ -472,6 +472,7 @@ def test_unknown_method_is_refused(client: Client, order: Order) -> None:
     assert not PaymentAttempt.objects.exists()
 
 
+@pytest.mark.payment_case(47)
 def test_gateway_that_cannot_be_reached_costs_nothing_and_the_form_stays(
     client: Client, order: Order, settings: Settings
 ) -> None:
@@ -502,6 +503,7 @@ def attempt_of(order: Order, state: str) -> PaymentAttempt:
     )
 
 
+@pytest.mark.payment_case(52)
 def test_declined_payment_is_told_and_the_methods_are_offered_again(
     client: Client, order: Order, settings: Settings
 ) -> None:

@@ -25,6 +25,7 @@ def send(client: Client, body: bytes, gateway: str = "sandbox", **headers: str) 
     return answer.status_code
 
 
+@pytest.mark.payment_case(1)
 def test_signed_webhook_is_stored_as_it_came_and_only_once(client: Client) -> None:
     headers = signed_headers(BODY)
     assert [send(client, BODY, **headers) for _ in range(2)] == [200, 200]
@@ -37,6 +38,7 @@ def test_webhook_of_a_gateway_that_is_not_ours_is_not_found(client: Client) -> N
     assert send(client, BODY, gateway="nobody", **signed_headers(BODY)) == 404
 
 
+@pytest.mark.payment_case(6, 10)
 @pytest.mark.parametrize("body", [b"", b"{}", b"\xff\xfe", b"null", b"[" * 10_000])
 def test_webhook_without_a_good_signature_is_refused_and_not_stored(client: Client, body: bytes) -> None:
     assert send(client, body) == 400
@@ -44,6 +46,7 @@ def test_webhook_without_a_good_signature_is_refused_and_not_stored(client: Clie
     assert not WebhookEvent.objects.exists()
 
 
+@pytest.mark.payment_case(10)
 @pytest.mark.parametrize("length", ["1048577", "-1", "many", "9" * 40])
 def test_webhook_that_announces_more_than_a_megabyte_is_refused_unread(client: Client, length: str) -> None:
     answer = client.post(

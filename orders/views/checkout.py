@@ -31,6 +31,7 @@ from orders.forms import CheckoutForm, PayForm
 from orders.gateways import methods_on_offer
 from orders.gateways.protocol import Declined, Unavailable
 from orders.guardians import CannotAsk
+from orders.ledger import missing_of
 from orders.models import AttemptState, Order, OrderState, PaymentAttempt
 from orders.payments import NotPayable, Payer, begin_payment, refresh_attempt
 from orders.views.basket import PricedBasket, priced
@@ -137,7 +138,7 @@ def pay(request: CustomerRequest, reference: str) -> HttpResponse:
             "lines": order.lines.select_related("plan", "term", "order"),
             "form": form,
             "methods": methods,
-            "attempt": _newest_attempt(order),
+            **_standing(order, _newest_attempt(order)),
         },
     )
 
@@ -154,7 +155,7 @@ def pay_live(request: HttpRequest, reference: str) -> HttpResponse:
     attempt = _newest_attempt(order)
     if attempt is not None and attempt.seen_as == request.GET.get("seen"):
         return HttpResponse(status=204)
-    return render(request, "orders/pay_live.html", {"order": order, "attempt": attempt})
+    return render(request, "orders/pay_live.html", {"order": order, **_standing(order, attempt)})
 
 
 @login_required
@@ -302,6 +303,12 @@ def _payer(request: CustomerRequest, order: Order) -> Payer:
 
 def _newest_attempt(order: Order) -> PaymentAttempt | None:
     return order.attempts.order_by("-pk").first()
+
+
+def _standing(order: Order, attempt: PaymentAttempt | None) -> dict[str, object]:
+    """The newest payment of an unpaid order, and what is missing if it has arrived and does not cover it."""
+    is_short = attempt is not None and attempt.state == AttemptState.CAPTURED
+    return {"attempt": attempt, "missing": missing_of(order) if is_short else None}
 
 
 def _language() -> str:

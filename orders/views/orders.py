@@ -67,6 +67,15 @@ class Situation:
         return any(standing.progress.line.state == LineState.HELD for standing in self.standings)
 
     @property
+    def has_money(self) -> bool:
+        """Whether something was paid, be it too little or too late."""
+        return any(attempt.state == AttemptState.CAPTURED for attempt in self.attempts)
+
+    @property
+    def is_confirming(self) -> bool:
+        return any(attempt.state == AttemptState.CONFIRMING for attempt in self.attempts)
+
+    @property
     def is_moving(self) -> bool:
         """Whether anything on the page may still change without the customer."""
         waits = any(standing.progress.line.state == LineState.WAITING for standing in self.standings)

@@ -56,6 +56,13 @@ def test_secrets_are_made_once_and_are_for_the_owner_only(tmp_path: Path) -> Non
     made = kept_secrets(tmp_path)
     assert kept_secrets(tmp_path) == made
     assert sorted(made) == [
+        "BTCPAY_API_KEY",
+        "BTCPAY_STORE_ID",
+        "BTCPAY_WEBHOOK_SECRET",
+        "NOWPAYMENTS_API_KEY",
+        "NOWPAYMENTS_EMAIL",
+        "NOWPAYMENTS_IPN_SECRET",
+        "NOWPAYMENTS_PASSWORD",
         "PAYPAL_CLIENT_ID",
         "PAYPAL_CLIENT_SECRET",
         "PAYPAL_WEBHOOK_ID",
@@ -72,7 +79,7 @@ def test_secrets_are_made_once_and_are_for_the_owner_only(tmp_path: Path) -> Non
 def test_a_demo_of_an_earlier_release_keeps_its_secrets_and_gets_the_new_ones(tmp_path: Path) -> None:
     (tmp_path / "demo-secrets.json").write_text('{"SECRET_KEY": "old"}')
     made = kept_secrets(tmp_path)
-    assert (made["SECRET_KEY"], len(made)) == ("old", 8)
+    assert (made["SECRET_KEY"], len(made)) == ("old", 15)
     assert kept_secrets(tmp_path) == made
 
 

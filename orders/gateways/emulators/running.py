@@ -42,10 +42,15 @@ class Running:
         if not self._emulator.deliveries.wait_until_idle(seconds):
             raise TimeoutError(f"Webhooks are still on their way after {seconds} s.")
 
+    def credentials(self) -> dict[str, str]:
+        """The header that shows the key."""
+        return {"Authorization": f"Bearer {self.key}"}
+
     def _ask(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {self.key}"}
         with httpx.Client(trust_env=False, timeout=70) as client:
-            return client.request(method, self.url + path, headers=headers, **arguments).raise_for_status()
+            return client.request(
+                method, self.url + path, headers=self.credentials(), **arguments
+            ).raise_for_status()
 
 
 class RunningSandbox(Running):

@@ -9,11 +9,15 @@ from types import FrameType
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from orders.gateways.btcpay import BtcpayGateway
+from orders.gateways.emulators.btcpay import Btcpay
+from orders.gateways.emulators.nowpayments import Nowpayments
 from orders.gateways.emulators.paypal import PayPal
 from orders.gateways.emulators.sandbox import Sandbox
 from orders.gateways.emulators.server import Emulator, Listening, is_loopback
 from orders.gateways.emulators.stripe import Stripe
 from orders.gateways.emulators.together import Together
+from orders.gateways.nowpayments import NowpaymentsGateway
 from orders.gateways.paypal import PayPalGateway
 from orders.gateways.sandbox import SandboxGateway
 from orders.gateways.stripe import StripeGateway
@@ -101,5 +105,21 @@ def _others(books: str) -> dict[str, Emulator]:
             secret=settings.STRIPE_WEBHOOK_SECRET,
             webhook_url=f"{settings.SITE_URL}/webhooks/stripe/",
             books=books if books == ":memory:" else f"{books}-stripe",
+        )
+    if f"{base}/nowpayments" == settings.NOWPAYMENTS_URL and not NowpaymentsGateway().missing():
+        emulators["nowpayments"] = Nowpayments(
+            key=settings.NOWPAYMENTS_API_KEY,
+            secret=settings.NOWPAYMENTS_IPN_SECRET,
+            email=settings.NOWPAYMENTS_EMAIL,
+            password=settings.NOWPAYMENTS_PASSWORD,
+            books=books if books == ":memory:" else f"{books}-nowpayments",
+        )
+    if f"{base}/btcpay" == settings.BTCPAY_URL and not BtcpayGateway().missing():
+        emulators["btcpay"] = Btcpay(
+            key=settings.BTCPAY_API_KEY,
+            store_id=settings.BTCPAY_STORE_ID,
+            secret=settings.BTCPAY_WEBHOOK_SECRET,
+            webhook_url=f"{settings.SITE_URL}/webhooks/btcpay/",
+            books=books if books == ":memory:" else f"{books}-btcpay",
         )
     return emulators

@@ -1,0 +1,492 @@
+"""Cases 39 to 46 of docs/payment-cases.md: money that goes back, by us, behind our back, or against our will."""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.db import IntegrityError
+from django.test import Client
+from django.urls import reverse
+
+from inventory.money import Money
+from notices.models import Notice
+from orders import refunds
+from orders.allocation import allocate_devices
+from orders.gateways.emulators import paypal as paypals
+from orders.gateways.emulators import stripe as stripes
+from orders.gateways.emulators.running import Running
+from orders.gateways.emulators.running_stripe import RunningStripe
+from orders.gateways.protocol import MoneyMoved, Snapshot
+from orders.ledger import apply_snapshot
+from orders.models import Ground, LedgerEntry, Order, Refund, ReviewItem
+from orders.payments import poll_payments
+from orders.refunds import RefundRefused, approve_refund, request_refund
+from orders.returns import free_to_return, send_returns
+from orders.tests.gateway_servers import Listener
+from orders.tests.paying import PAID, Door, Standing, begin, hand_on, standing_of
+from orders.tests.shopping import log_in
+from tests.builders import make_attempt, make_devices, make_fee, make_order, make_plan, make_user
+from tests.racing import failures, race
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+METHOD_BY = {"sandbox": "sandbox", "stripe": "card", "paypal": "paypal"}
+REFUNDED = replace(
+    PAID,
+    lines=("withdrawn",),
+    ledger=(("capture", 4_990, "USD"), ("refund", -4_990, "USD")),
+    refunds=((4_990, "paid"),),
+    told=(*PAID.told, "refund-approved", "refund-paid"),
+)
+
+
+@pytest.fixture
+def now() -> datetime:
+    """The providers live in real time, so these tests do."""
+    return datetime.now(UTC)
+
+
+@pytest.fixture
+def order(now: datetime) -> Order:
+    return make_order([(make_fee(make_plan(), minor=4_990), 1)], placed_at=now)
+
+
+def pay(provider: Any, order: Order, shop: Listener, door: Door, *, method: str, now: datetime) -> str:
+    """Have `order` paid; return the address of the payment's page."""
+    pay_url: str = begin(order, now=now, method=method).pay_url
+    provider.decide(pay_url)
+    hand_all_on(provider, shop, door, now=now)
+    assert standing_of(order).state == "paid"
+    return pay_url
+
+
+def hand_all_on(provider: Running, shop: Listener, door: Door, *, now: datetime) -> None:
+    """Also what the provider tells of what we do while we work its events off."""
+    for _round in range(2):
+        hand_on(provider, shop, door, now=now)
+
+
+def requested(order: Order, units: Mapping[int, int], *, now: datetime) -> Refund:
+    return request_refund(
+        order_id=order.pk,
+        ground=Ground.UNABLE_TO_SUPPLY,
+        explanation="The supplier has given up this model.",
+        units=units,
+        requested_by_id=make_user(is_staff=True).pk,
+        now=now,
+    )
+
+
+def approved(order: Order, *, now: datetime) -> Refund:
+    """A refund of the one unit of `order`."""
+    refund = requested(order, {order.lines.get().pk: 1}, now=now)
+    return approve_refund(refund_id=refund.pk, approved_by_id=make_user(is_staff=True).pk, now=now)
+
+
+def refunds_at(gateway: str, provider: Running) -> list[object]:
+    """The amounts that the provider has given back, as it writes them."""
+    books = provider.books()
+    match gateway:
+        case "sandbox":
+            return [back["amount"] for payment in books["payments"] for back in payment["refunds"]]
+        case "stripe":
+            return [back["amount"] for back in books["refunds"]]
+    units = [order["purchase_units"][0] for order in books["orders"]]
+    return [back["amount"]["value"] for unit in units for back in unit["payments"].get("refunds", [])]
+
+
+# --- 39: one refund ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.payment_case(39)
+@pytest.mark.parametrize(
+    ("gateway", "written"), [("sandbox", "49.90"), ("stripe", 4_990), ("paypal", "49.90")]
+)
+def test_refund_clicked_twice_at_every_step_is_one_refund(
+    request: pytest.FixtureRequest,
+    shop: Listener,
+    order: Order,
+    door: Door,
+    now: datetime,
+    gateway: str,
+    written: object,
+) -> None:
+    provider = request.getfixturevalue(gateway)
+    pay(provider, order, shop, door, method=METHOD_BY[gateway], now=now)
+    clerk, approver = Client(), Client()
+    for desk in (clerk, approver):
+        log_in(desk, make_user(is_staff=True))
+    line = order.lines.get()
+
+    for _click in range(2):
+        clerk.post(
+            reverse("admin:orders_order_request_refund", args=[order.pk]),
+            {
+                "ground": Ground.UNABLE_TO_SUPPLY,
+                "explanation": "The supplier has given up this model.",
+                f"units_{line.pk}": 1,
+            },
+        )
+    refund = Refund.objects.get()
+    for _click in range(2):
+        approver.post(reverse("admin:orders_refund_approve", args=[refund.pk]), {"confirmed": "yes"})
+    assert [send_returns(now=now) for _click in range(2)] == [1, 1]
+    hand_all_on(provider, shop, door, now=now)
+
+    assert standing_of(order) == REFUNDED
+    assert refunds_at(gateway, provider) == [written]
+    assert send_returns(now=now) == 0
+
+
+@pytest.mark.postgres
+@pytest.mark.payment_case(39)
+def test_refund_approved_and_sent_by_several_at_once_is_one_refund(
+    stripe: RunningStripe, shop: Listener, order: Order, door: Door, now: datetime
+) -> None:
+    pay(stripe, order, shop, door, method="card", now=now)
+    refund = requested(order, {order.lines.get().pk: 1}, now=now)
+    approvers = [make_user(is_staff=True).pk for _ in range(4)]
+
+    outcomes = race(
+        *[lambda pk=pk: approve_refund(refund_id=refund.pk, approved_by_id=pk, now=now) for pk in approvers]
+    )
+    assert [type(failure) for failure in failures(outcomes)] == [RefundRefused] * 3
+    assert failures(race(*[lambda: send_returns(now=now)] * 4)) == []
+    hand_all_on(stripe, shop, door, now=now)
+
+    assert (standing_of(order), refunds_at("stripe", stripe)) == (REFUNDED, [4_990])
+
+
+# --- 40: never more than came ------------------------------------------------------------------------------
+
+
+@pytest.mark.payment_case(40)
+def test_partial_refunds_end_where_the_capture_does(
+    stripe: RunningStripe, shop: Listener, door: Door, now: datetime
+) -> None:
+    dear, cheap = make_fee(make_plan(), minor=3_000), make_fee(make_plan("V06"), minor=1_990)
+    order = make_order([(dear, 1), (cheap, 1)], placed_at=now)
+    pay(stripe, order, shop, door, method="card", now=now)
+    lines = [line.pk for line in order.lines.order_by("pk")]
+
+    for line in lines:
+        refund = requested(order, {line: 1}, now=now)
+        approve_refund(refund_id=refund.pk, approved_by_id=make_user(is_staff=True).pk, now=now)
+        send_returns(now=now)
+        hand_all_on(stripe, shop, door, now=now)
+        with pytest.raises(RefundRefused):
+            requested(order, {line: 1}, now=now)
+
+    assert standing_of(order) == Standing(
+        state="paid",
+        lines=("withdrawn", "withdrawn"),
+        ledger=(("capture", 4_990, "USD"), ("refund", -3_000, "USD"), ("refund", -1_990, "USD")),
+        refunds=((3_000, "paid"), (1_990, "paid")),
+        told=(
+            "payment-received",
+            "estimate-made",
+            "estimate-made",
+            *("refund-approved", "refund-paid"),
+            *("refund-approved", "refund-paid"),
+        ),
+    )
+    assert {*refunds_at("stripe", stripe)} == {3_000, 1_990}
+
+
+@pytest.mark.payment_case(40)
+def test_refund_of_what_the_providers_desk_gave_back_already_is_refused_there_and_told_to_staff(
+    stripe: RunningStripe, shop: Listener, order: Order, door: Door, now: datetime
+) -> None:
+    pay_url = pay(stripe, order, shop, door, method="card", now=now)
+    approved(order, now=now)
+    stripe.decide(pay_url, stripes.Outcome.REFUND_HERE)
+
+    assert send_returns(now=now) == 0
+    hand_all_on(stripe, shop, door, now=now)
+
+    assert standing_of(order) == replace(
+        REFUNDED,
+        refunds=((4_990, "failed"),),
+        reviews=("refund-failed", "external-refund"),
+        told=(*PAID.told, "refund-approved"),
+    )
+
+
+def order_of_two_at_30_paid_with_49_90(now: datetime) -> Order:
+    """By one payment, and the rest by another: no payment holds both units' money."""
+    order = make_order([(make_fee(make_plan(), minor=3_000), 2)], placed_at=now)
+    for number, minor in ((1, 4_990), (2, 1_010)):
+        attempt = make_attempt(order, number=number)
+        move = MoneyMoved(transaction_id=f"cap_{number}", amount=Money(minor, "USD"), at=now)
+        snapshot = Snapshot(provider_id=attempt.provider_id, state="captured", captures=(move,))
+        apply_snapshot(attempt_id=attempt.pk, snapshot=snapshot, now=now)
+    assert standing_of(order).state == "paid"
+    return order
+
+
+def refund_both_units_at_once(order: Order, *, now: datetime) -> list[Exception]:
+    line = order.lines.get().pk
+    return failures(race(*[lambda: requested(order, {line: 1}, now=now)] * 2))
+
+
+@pytest.mark.postgres
+@pytest.mark.payment_case(40)
+def test_two_refunds_of_30_at_once_out_of_49_90_are_one(now: datetime) -> None:
+    order = order_of_two_at_30_paid_with_49_90(now)
+
+    [failure] = refund_both_units_at_once(order, now=now)
+
+    assert isinstance(failure, RefundRefused)
+    assert str(failure) == "No single payment of this order holds $30.00 any more."
+    assert standing_of(order).refunds == ((3_000, "requested"),)
+
+
+@pytest.mark.postgres
+def test_control_without_the_orders_lock_both_refunds_find_the_money(
+    now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both_have_looked, look = threading.Barrier(2), refunds._attempt_that_holds
+    found = []
+
+    def look_together(*what: Any) -> Any:
+        found.append(look(*what))
+        both_have_looked.wait(60)
+        return found[-1]
+
+    monkeypatch.setattr("django.db.models.query.QuerySet.select_for_update", lambda rows, **_: rows)
+    monkeypatch.setattr(refunds, "_attempt_that_holds", look_together)
+    order = order_of_two_at_30_paid_with_49_90(now)
+
+    [failure] = refund_both_units_at_once(order, now=now)
+
+    # Only that both take the same reference keeps the second from being stored.
+    assert (len(found), type(failure)) == (2, IntegrityError)
+
+
+# --- 41: not yet, or after all not ---------------------------------------------------------------------------
+
+ON_ITS_WAY = replace(
+    REFUNDED,
+    ledger=(("capture", 4_990, "USD"),),
+    refunds=((4_990, "approved"),),
+    told=(*PAID.told, "refund-approved"),
+)
+
+
+@pytest.mark.payment_case(41)
+@pytest.mark.parametrize(("gateway", "outcomes"), [("stripe", stripes.Outcome), ("paypal", paypals.Outcome)])
+def test_refund_that_is_accepted_and_not_done_is_on_its_way_and_its_money_reserved_until_it_is(
+    request: pytest.FixtureRequest,
+    shop: Listener,
+    order: Order,
+    door: Door,
+    now: datetime,
+    gateway: str,
+    outcomes: Any,
+) -> None:
+    provider = request.getfixturevalue(gateway)
+    pay_url = pay(provider, order, shop, door, method=METHOD_BY[gateway], now=now)
+    provider.decide(pay_url, outcomes.DELAY_REFUNDS)
+    refund = approved(order, now=now)
+    assert send_returns(now=now) == 1
+    hand_all_on(provider, shop, door, now=now)
+
+    assert standing_of(order) == ON_ITS_WAY
+    paid = Order.objects.get(pk=order.pk)
+    assert free_to_return(paid, paid.attempts.get(), currency="USD") == Money(0, "USD")
+    with pytest.raises(RefundRefused, match="No single payment"):
+        refunds._attempt_that_holds(order, Money(1, "USD"))
+
+    provider.decide(pay_url, outcomes.COMPLETE_REFUNDS)
+    hand_all_on(provider, shop, door, now=now)
+    assert standing_of(order) == REFUNDED
+    refund.refresh_from_db()
+    assert refund.paid_at == LedgerEntry.objects.get(kind="refund").occurred_at
+
+
+@pytest.mark.payment_case(41)
+@pytest.mark.parametrize(("gateway", "outcomes"), [("stripe", stripes.Outcome), ("paypal", paypals.Outcome)])
+def test_refund_that_fails_after_it_was_accepted_frees_its_money_and_is_told_to_staff_once(
+    request: pytest.FixtureRequest,
+    shop: Listener,
+    order: Order,
+    door: Door,
+    now: datetime,
+    gateway: str,
+    outcomes: Any,
+) -> None:
+    provider = request.getfixturevalue(gateway)
+    pay_url = pay(provider, order, shop, door, method=METHOD_BY[gateway], now=now)
+    provider.decide(pay_url, outcomes.DELAY_REFUNDS)
+    refund = approved(order, now=now)
+    send_returns(now=now)
+    hand_all_on(provider, shop, door, now=now)
+
+    provider.decide(pay_url, outcomes.FAIL_REFUNDS)
+    for _run in range(2):
+        hand_all_on(provider, shop, door, now=now)
+        poll_payments(now=now)
+
+    failed = replace(ON_ITS_WAY, refunds=((4_990, "failed"),), reviews=("refund-failed",))
+    assert (standing_of(order), send_returns(now=now)) == (failed, 0)
+    assert refund.reference in ReviewItem.objects.get().detail
+    assert refunds._attempt_that_holds(order, Money(4_990, "USD")) == order.attempts.get()
+
+
+# --- 42: behind our back ----------------------------------------------------------------------------------
+
+
+@pytest.mark.payment_case(42)
+@pytest.mark.parametrize(
+    ("gateway", "outcome"),
+    [("stripe", stripes.Outcome.REFUND_HERE), ("paypal", paypals.Outcome.REFUND_HERE)],
+)
+def test_refund_made_at_the_providers_desk_is_booked_and_comes_up_as_external(
+    request: pytest.FixtureRequest,
+    shop: Listener,
+    order: Order,
+    door: Door,
+    now: datetime,
+    gateway: str,
+    outcome: Any,
+) -> None:
+    provider = request.getfixturevalue(gateway)
+    pay_url = pay(provider, order, shop, door, method=METHOD_BY[gateway], now=now)
+
+    provider.decide(pay_url, outcome)
+    for _run in range(2):
+        hand_on(provider, shop, door, now=now)
+        poll_payments(now=now)
+
+    assert standing_of(order) == replace(
+        PAID,
+        ledger=(("capture", 4_990, "USD"), ("refund", -4_990, "USD")),
+        reviews=("external-refund",),
+    )
+    entry = LedgerEntry.objects.get(kind="refund")
+    assert (
+        ReviewItem.objects.get().detail
+        == f"49.90 USD were given back as {entry.transaction_id}, outside the shop."
+    )
+
+
+# --- 44, 45: against our will -------------------------------------------------------------------------------
+
+
+@pytest.mark.payment_case(44)
+@pytest.mark.parametrize(("gateway", "outcomes"), [("stripe", stripes.Outcome), ("paypal", paypals.Outcome)])
+def test_chargeback_blocks_allocation_until_the_dispute_is_won(
+    request: pytest.FixtureRequest,
+    shop: Listener,
+    order: Order,
+    door: Door,
+    now: datetime,
+    gateway: str,
+    outcomes: Any,
+) -> None:
+    provider = request.getfixturevalue(gateway)
+    pay_url = pay(provider, order, shop, door, method=METHOD_BY[gateway], now=now)
+    line = order.lines.get()
+    make_devices(line.plan, 1)
+    later = now + timedelta(hours=1)
+
+    provider.decide(pay_url, outcomes.CHARGE_BACK)
+    hand_all_on(provider, shop, door, now=now)
+    disputed = replace(
+        PAID,
+        lines=("held",),
+        ledger=(("capture", 4_990, "USD"), ("chargeback", -4_990, "USD")),
+        reviews=("chargeback",),
+        told=(*PAID.told, "payment-disputed"),
+    )
+    assert (standing_of(order), allocate_devices(plan_id=line.plan_id, now=later)) == (disputed, 0)
+
+    provider.decide(pay_url, outcomes.WIN)
+    hand_all_on(provider, shop, door, now=now)
+    assert standing_of(order) == replace(
+        disputed,
+        lines=("waiting",),
+        ledger=(*disputed.ledger, ("reversal", 4_990, "USD")),
+        told=(*disputed.told, "dispute-ended"),
+    )
+    # At the place that it had.
+    assert order.lines.get().paid_at == line.paid_at
+    assert allocate_devices(plan_id=line.plan_id, now=later) == 1
+
+
+@pytest.mark.payment_case(44)
+def test_chargeback_that_is_lost_blocks_for_good(
+    stripe: RunningStripe, shop: Listener, order: Order, door: Door, now: datetime
+) -> None:
+    pay_url = pay(stripe, order, shop, door, method="card", now=now)
+    line = order.lines.get()
+    make_devices(line.plan, 1)
+
+    for outcome in (stripes.Outcome.CHARGE_BACK, stripes.Outcome.LOSE):
+        stripe.decide(pay_url, outcome)
+        hand_all_on(stripe, shop, door, now=now)
+
+    assert standing_of(order).lines == ("held",)
+    assert standing_of(order).ledger == (("capture", 4_990, "USD"), ("chargeback", -4_990, "USD"))
+    assert allocate_devices(plan_id=line.plan_id, now=now + timedelta(hours=1)) == 0
+
+
+@pytest.mark.payment_case(45)
+@pytest.mark.parametrize(("gateway", "outcomes"), [("stripe", stripes.Outcome), ("paypal", paypals.Outcome)])
+def test_dispute_of_what_was_refunded_in_full_is_flagged(
+    request: pytest.FixtureRequest,
+    shop: Listener,
+    order: Order,
+    door: Door,
+    now: datetime,
+    gateway: str,
+    outcomes: Any,
+) -> None:
+    provider = request.getfixturevalue(gateway)
+    pay_url = pay(provider, order, shop, door, method=METHOD_BY[gateway], now=now)
+    approved(order, now=now)
+    send_returns(now=now)
+    hand_all_on(provider, shop, door, now=now)
+    assert standing_of(order) == REFUNDED
+
+    provider.decide(pay_url, outcomes.CHARGE_BACK)
+    hand_all_on(provider, shop, door, now=now)
+
+    assert standing_of(order) == replace(
+        REFUNDED,
+        ledger=(*REFUNDED.ledger, ("chargeback", -4_990, "USD")),
+        reviews=("chargeback", "disputed-refund"),
+        told=(*REFUNDED.told, "payment-disputed"),
+    )
+
+
+# --- 46: the webhook is faster than our answer ---------------------------------------------------------------
+
+
+@pytest.mark.payment_case(46)
+@pytest.mark.parametrize("gateway", ["sandbox", "stripe", "paypal"])
+def test_refund_that_is_reported_before_our_request_is_answered_is_one_row(
+    request: pytest.FixtureRequest,
+    shop: Listener,
+    order: Order,
+    door: Door,
+    now: datetime,
+    gateway: str,
+) -> None:
+    provider = request.getfixturevalue(gateway)
+    pay(provider, order, shop, door, method=METHOD_BY[gateway], now=now)
+    refund = approved(order, now=now)
+    provider.set_faults(lost_answers=1)
+    assert send_returns(now=now) == 0
+    refund.refresh_from_db()
+    assert refund.state == "approved"
+
+    hand_all_on(provider, shop, door, now=now)
+
+    assert standing_of(order) == REFUNDED
+    assert send_returns(now=now) == 0
+    assert len(refunds_at(gateway, provider)) == 1
+    assert Notice.objects.filter(kind="refund-paid").count() == 1
