@@ -53,6 +53,7 @@ from orders.models import (
     Cause,
     EntryKind,
     Estimate,
+    EstimateRound,
     Forecast,
     Ground,
     GuardianRequest,
@@ -60,11 +61,13 @@ from orders.models import (
     Matter,
     MoneyReturn,
     PaymentAttempt,
+    PublishedHead,
     Refund,
     RefundLine,
     ReturnReason,
     ReviewItem,
     ReviewKind,
+    SegmentCount,
     WebhookEvent,
 )
 from tests.builders import NOW, make_devices, make_line, make_plan, make_user
@@ -90,8 +93,13 @@ def make_everything(number: int) -> None:
     Allocation.objects.create(
         line=line, unit=1, device=make_devices(plan, 1)[0], starts_at=NOW, ends_at=NOW + timedelta(days=30)
     )
+    PublishedHead.objects.create(
+        plan=plan, day=NOW.date() + timedelta(days=number), number=1, sha256="0" * 64, published_at=NOW
+    )
+    SegmentCount.objects.create(plan=plan, from_paid_at=NOW + timedelta(seconds=number), from_id=number)
     day = NOW.date()
     forecast = Forecast.objects.create(plan=plan, made_at=NOW, inputs={})
+    EstimateRound.objects.create(plan=plan, forecast=forecast, began_at=NOW, recorded=1)
     Estimate.objects.create(
         line=line,
         number=1,

@@ -51,12 +51,16 @@ def test_the_tables_of_the_record_are_guarded() -> None:
         "agreements.StatutoryRight",
         "agreements.Text",
         "inventory.Fee",
+        "inventory.OversellDecision",
         "inventory.SupplyReceipt",
         "notices.DeliveryEvent",
         "notices.Message",
         "orders.CaseMessage",
         "orders.Estimate",
+        "orders.EstimateRound",
+        "orders.Forecast",
         "orders.LedgerEntry",
+        "orders.PublishedHead",
         "orders.RefundLine",
     }
 

@@ -12,7 +12,18 @@ from unfold.views import ChangeList
 
 from evidence.admin import RecordAdmin, RecordInline, choice_column, column
 from orders.admin.orders import LINE_COLOURS
-from orders.models import Allocation, Estimate, LineState, OrderLine, RefundLine
+from orders.models import (
+    Allocation,
+    Estimate,
+    EstimateRound,
+    Forecast,
+    LineState,
+    OrderLine,
+    PublishedHead,
+    QueueEvent,
+    RefundLine,
+    SegmentCount,
+)
 from orders.queue import standings, units_ahead
 
 UNKNOWN = "—"
@@ -189,3 +200,54 @@ class EstimateAdmin(RecordAdmin):
     @column(gettext_lazy("plan"))
     def plan(self, estimate: Estimate) -> str:
         return str(estimate.line.plan)
+
+
+@admin.register(QueueEvent)
+class QueueEventAdmin(RecordAdmin):
+    list_display = ("number", "plan", "kind", "order", "units", "paid_at", "at", "behind")
+    list_display_links = ("number", "kind")
+    list_filter = ("kind", "plan", ("number", admin.EmptyFieldListFilter))
+    list_select_related = ("plan", "line__order")
+    search_fields = ("line__order__reference__startswith", "sha256__startswith")
+    search_help_text = gettext_lazy("The order's reference, or the beginning of a seal")
+    ordering = ("-id",)
+
+    @column(gettext_lazy("order"))
+    def order(self, event: QueueEvent) -> str:
+        return str(event.line.order)
+
+
+@admin.register(PublishedHead)
+class PublishedHeadAdmin(RecordAdmin):
+    list_display = ("day", "plan", "number", "sha256", "published_at")
+    list_filter = ("plan",)
+    list_select_related = ("plan",)
+    search_fields = ("sha256__startswith",)
+    ordering = ("-day", "plan_id")
+
+
+@admin.register(Forecast)
+class ForecastAdmin(RecordAdmin):
+    list_display = ("made_at", "plan")
+    list_filter = ("plan",)
+    list_select_related = ("plan",)
+    search_fields = ("plan__name",)
+    ordering = ("-id",)
+
+
+@admin.register(EstimateRound)
+class EstimateRoundAdmin(RecordAdmin):
+    list_display = ("began_at", "plan", "recorded", "forecast")
+    list_filter = ("plan",)
+    list_select_related = ("plan", "forecast")
+    search_fields = ("plan__name",)
+    ordering = ("-id",)
+
+
+@admin.register(SegmentCount)
+class SegmentCountAdmin(RecordAdmin):
+    list_display = ("from_paid_at", "from_id", "plan", "units", "lines")
+    list_filter = ("plan",)
+    list_select_related = ("plan",)
+    search_fields = ("plan__name",)
+    ordering = ("plan_id", "from_paid_at", "from_id", "id")

@@ -340,13 +340,14 @@ def test_decision_without_a_reason_is_refused() -> None:
     assert OversellDecision.objects.count() == 0
 
 
-def test_limit_of_a_customer_counts_all_that_is_on_order_for_him(place: Place, customer: User) -> None:
+def test_limit_of_a_customer_counts_all_that_is_on_order_for_him(place: Place) -> None:
+    buyer = User.objects.get(email="buyer@example.com")
     plan = make_plan(limit=5)
     fee = make_fee(plan)
-    make_order([(fee, 2)], customer=customer, paid_at=NOW)  # waits
-    make_order([(fee, 1)], customer=customer)  # may still be paid
+    make_order([(fee, 2)], customer=buyer, paid_at=NOW)  # waits
+    make_order([(fee, 1)], customer=buyer)  # may still be paid
     make_order([(fee, 5)], paid_at=NOW)  # somebody else's
-    gone = make_order([(fee, 5)], customer=customer)
+    gone = make_order([(fee, 5)], customer=buyer)
     Order.objects.filter(pk=gone.pk).update(state=OrderState.EXPIRED)
 
     with pytest.raises(NotOffered, match=r"5 phones of .* at most, and orders at least 1. 3 are on order"):
