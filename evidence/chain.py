@@ -46,6 +46,13 @@ def append(rows: Sequence[Row]) -> list[Row]:
     return list(rows)
 
 
+def lock(model: type[Chained]) -> None:
+    """Take the lock under which the chain of `model` grows before `append` does: for rows whose own values hang
+    on the rows before them. It is held until the transaction ends, so this, too, comes last.
+    """
+    _locked_head(model)
+
+
 def seal_of(row: Chained) -> str:
     """The sha256 over the row's values, its place in the chain and the seal before it.
 

@@ -64,8 +64,8 @@ def printable(words: str) -> str:
     the direction of writing comes through.
     """
     lines = "\n".join(words.splitlines()).replace("\t", "    ")
-    shapes = _shapes() | WHITE
-    return "".join(each if each in shapes else f"[{_code_point(each)}]" for each in lines)
+    shapes = _shapes()
+    return "".join(each if each in shapes or each in WHITE else f"[{_code_point(each)}]" for each in lines)
 
 
 @functools.cache

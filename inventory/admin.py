@@ -31,7 +31,14 @@ from evidence.admin import (
 )
 from evidence.contract_time import contract_date
 from inventory.fees import ScheduleRefused, publish_fee_schedule
-from inventory.forms import AnnounceBatchForm, AnnounceFeesForm, ChangeBatchForm, OversellForm, ReceiveForm
+from inventory.forms import (
+    AnnounceBatchForm,
+    AnnounceFeesForm,
+    ChangeBatchForm,
+    EndQuarantineForm,
+    OversellForm,
+    ReceiveForm,
+)
 from inventory.models import (
     BatchState,
     Device,
@@ -40,10 +47,12 @@ from inventory.models import (
     FeeSchedule,
     OversellDecision,
     Plan,
+    Quarantine,
     SupplyBatch,
     SupplyReceipt,
     Term,
 )
+from inventory.quarantine import QuarantineRefused, end_quarantine
 from inventory.receiving import FileRefused, RowProblem, receive_devices
 from inventory.supply import SupplyRefused, announce_batch, cancel_batch, change_batch, decide_oversell
 
@@ -319,7 +328,7 @@ class SupplyBatchAdmin(RecordAdmin):
     date_hierarchy = "expected_on"
     ordering = ("-expected_on", "-id")
     inlines = (ReceiptInline,)
-    actions_detail = ("receive", "revise", "cancel")
+    actions_detail: tuple[str, ...] = ("receive", "revise", "cancel")
 
     state_label = choice_column(
         "state",
@@ -478,6 +487,15 @@ class SupplyReceiptAdmin(RecordAdmin):
     ordering = ("-received_at", "-id")
 
 
+class QuarantineInline(RecordInline):
+    model = Quarantine
+    fields = ("reason", "since", "ended_at", "ended_by", "became", "note")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Quarantine]:
+        quarantines: QuerySet[Quarantine] = super().get_queryset(request).select_related("ended_by")
+        return quarantines
+
+
 @admin.register(Device)
 class DeviceAdmin(RecordAdmin):
     list_display = ("code", "plan", "state_label", "receipt")
@@ -486,6 +504,7 @@ class DeviceAdmin(RecordAdmin):
     search_fields = ("code__startswith",)
     search_help_text = gettext_lazy("The code, or how it begins")
     ordering = ("-id",)
+    inlines = (QuarantineInline,)
 
     state_label = choice_column(
         "state",
@@ -497,3 +516,59 @@ class DeviceAdmin(RecordAdmin):
             DeviceState.RETIRED: "danger",
         },
     )
+
+
+@admin.register(Quarantine)
+class QuarantineAdmin(RecordAdmin):
+    """Devices that came back from a customer; the open ones wait for somebody to look at them."""
+
+    list_display = ("device", "plan", "reason", "since", "ended_at", "became", "ended_by")
+    list_filter = (("ended_at", admin.EmptyFieldListFilter), "became", "device__plan")
+    list_select_related = ("device__plan", "ended_by")
+    search_fields = ("device__code__startswith", "reason")
+    date_hierarchy = "since"
+    ordering = ("-id",)
+    actions_detail = ("end_quarantine",)
+
+    def offers(self, record: Quarantine, button: str) -> bool:
+        return record.ended_at is None
+
+    @column(gettext_lazy("plan"))
+    def plan(self, kept: Quarantine) -> str:
+        return str(kept.device.plan)
+
+    @button(gettext_lazy("End quarantine"), icon="task_alt")
+    def end_quarantine(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        kept: Quarantine = self.record(request, object_id)
+        form = EndQuarantineForm(posted(request))
+        if form.is_valid():
+            try:
+                ended = end_quarantine(
+                    quarantine_id=kept.pk,
+                    becomes=DeviceState(form.cleaned_data["becomes"]),
+                    note=form.cleaned_data["note"],
+                    ended_by_id=staff_id(request),
+                    now=timezone.now(),
+                )
+            except QuarantineRefused as refused:
+                form.add_error(None, str(refused))
+            else:
+                done = _("Device %(device)s is %(state)s now.") % {
+                    "device": kept.device,
+                    "state": ended.get_became_display(),
+                }
+                self.log_change(request, kept, done)
+                messages.success(request, done)
+                return redirect(self.page_of(kept))
+        return self.ask(
+            request,
+            title=_("End the quarantine of %(device)s?") % {"device": kept.device},
+            intro=_(
+                "%(reason)s\nMake sure that nothing of the last customer is left on it. A free device goes to whoever "
+                "is first in the queue within seconds; a retired one goes to nobody any more."
+            )
+            % {"reason": kept.reason},
+            form=form,
+            button=_("End quarantine"),
+            record=kept,
+        )

@@ -16,11 +16,12 @@ from unfold.widgets import (
     UnfoldAdminFileFieldWidget,
     UnfoldAdminIntegerFieldWidget,
     UnfoldAdminSelectWidget,
+    UnfoldAdminTextareaWidget,
     UnfoldAdminTextInputWidget,
     UnfoldBooleanWidget,
 )
 
-from inventory.models import Plan, SupplyBatch, Term
+from inventory.models import DeviceState, Plan, SupplyBatch, Term
 from inventory.money import Money
 from inventory.receiving import MAX_BYTES
 
@@ -166,3 +167,19 @@ class AnnounceFeesForm(forms.Form):
                     % {"currency": self.currency, "example": Money(499, self.currency).written()},
                 )
         return cleaned
+
+
+class EndQuarantineForm(forms.Form):
+    becomes = forms.ChoiceField(
+        label=gettext_lazy("The device goes"),
+        choices=[
+            (DeviceState.FREE.value, gettext_lazy("back to free stock")),
+            (DeviceState.RETIRED.value, gettext_lazy("out of use for good")),
+        ],
+        widget=UnfoldAdminSelectWidget,
+    )
+    note = forms.CharField(
+        label=gettext_lazy("What was found"),
+        help_text=gettext_lazy("The note stays on record with your name."),
+        widget=UnfoldAdminTextareaWidget({"rows": 4}),
+    )

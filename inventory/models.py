@@ -287,3 +287,47 @@ class Device(WriteOnce):
 
     def __str__(self) -> str:
         return self.code
+
+
+class Quarantine(WriteOnce):
+    """A device that a customer had, out of use until a member of staff has looked at it."""
+
+    device = models.ForeignKey(Device, models.PROTECT, related_name="quarantines", verbose_name=_("device"))
+    reason = models.CharField(_("reason"), max_length=300)
+    since = models.DateTimeField(_("since"))
+    ended_at = models.DateTimeField(_("ended"), null=True)
+    ended_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+", verbose_name=_("ended by")
+    )
+    became = models.CharField(
+        _("then"),
+        max_length=12,
+        choices=[(state.value, state.label) for state in (DeviceState.FREE, DeviceState.RETIRED)],
+        blank=True,
+    )
+    note = models.TextField(_("what was found"), blank=True)
+
+    written_once: ClassVar[tuple[str, ...]] = ("device", "reason", "since", "ended_at", "ended_by")
+
+    class Meta:
+        verbose_name = _("quarantine")
+        verbose_name_plural = _("quarantines")
+        ordering = ("-id",)
+        constraints = (
+            models.UniqueConstraint(
+                "device", condition=Q(ended_at=None), name="inventory_quarantine_one_at_a_time"
+            ),
+            models.CheckConstraint(
+                name="inventory_quarantine_ended_by_somebody",
+                condition=Q(ended_at=None, ended_by=None, became="")
+                | Q(
+                    ended_at__isnull=False,
+                    ended_by__isnull=False,
+                    became__in=(DeviceState.FREE, DeviceState.RETIRED),
+                )
+                & ~Q(note=""),
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.since:%Y-%m-%d}"

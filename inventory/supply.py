@@ -96,9 +96,15 @@ def cancel_batch(*, batch_id: int) -> SupplyBatch:
     """Cancel what is still to come of a batch. Devices of it that arrived stay in stock. Raises BatchClosed."""
     with transaction.atomic(durable=True):
         batch = lock_expected(batch_id)
-        _wait_for_checkouts(batch)
-        batch.state = BatchState.CANCELLED
-        batch.save(update_fields=["state"])
+        _cancel(batch)
+    return batch
+
+
+def give_up_batch(batch_id: int) -> SupplyBatch:
+    """Expect a batch no longer, in the caller's transaction; what is received or cancelled is only locked."""
+    batch = SupplyBatch.objects.select_for_update(no_key=True).get(pk=batch_id)
+    if batch.state == BatchState.EXPECTED:
+        _cancel(batch)
     return batch
 
 
@@ -148,6 +154,12 @@ def lock_expected(batch_id: int) -> SupplyBatch:
             % {"reference": batch.reference, "state": batch.get_state_display()}
         )
     return batch
+
+
+def _cancel(batch: SupplyBatch) -> None:
+    _wait_for_checkouts(batch)
+    batch.state = BatchState.CANCELLED
+    batch.save(update_fields=["state"])
 
 
 def _wait_for_checkouts(batch: SupplyBatch) -> None:

@@ -177,7 +177,7 @@ def _record(
                     "starts_at": now.isoformat(),
                     "ends_at": ends_at[line.line_id].isoformat(),
                 },
-                dedupe_key=f"allocated:{line.line_id}:{line.allocated}",
+                dedupe_key=f"allocated:{line.line_id}:{line.claim.next_unit}",
             )
             for line in served
         ),

@@ -1,6 +1,6 @@
 """What happens when a gateway reports money: it is booked, and then decided what it means.
 
-`apply_snapshot` is the only writer of money. Everything that is owed to an order is a sum of its ledger.
+`apply_snapshot` is the only writer of money, but for what staff send by hand (`returns.confirm_payout`). Everything that is owed to an order is a sum of its ledger.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from django.db import transaction
 from inventory.money import Money
 from notices import kinds
 from notices.outbox import JSONValue, tell
+from orders.documents import issue_credit_note, issue_invoice
 from orders.estimates import record_first_estimate
 from orders.gateways import gateway_named
 from orders.gateways.protocol import MoneyMoved, RefusedReturn, Snapshot
@@ -50,7 +51,7 @@ def apply_snapshot(*, attempt_id: int, snapshot: Snapshot, now: datetime) -> Pay
 
     Safe to call again with the same snapshot, or an older one. Money that does not fit is booked all the same,
     and either given back at once or put before a person: raising here would roll back the only record of it.
-    Locks the order, then the attempt.
+    Locks the order, then the attempt, and last the chain of documents when one is issued.
     """
     with transaction.atomic(durable=True):
         order_id = PaymentAttempt.objects.values_list("order_id", flat=True).get(pk=attempt_id)
@@ -64,8 +65,7 @@ def apply_snapshot(*, attempt_id: int, snapshot: Snapshot, now: datetime) -> Pay
             *_book_all(attempt, EntryKind.REVERSAL, snapshot.reversals, now=now),
         ]
         _advance(attempt, snapshot, now=now)
-        for move, _entry in refunded:
-            _close_return(order, move, now=now)
+        gone = [(entry, _close_return(order, move, entry, now=now)) for move, entry in refunded]
         for refused in snapshot.refused_returns:
             _fail_return(order, refused, now=now)
         if captured:
@@ -74,6 +74,8 @@ def apply_snapshot(*, attempt_id: int, snapshot: Snapshot, now: datetime) -> Pay
             _dispute(order, new=[entry for _move, entry in disputed], now=now)
         attempt.refresh_from_db()
         _review_uncounted(order, attempt, snapshot, now=now)
+        if captured or gone:
+            _issue_documents(order, gone, now=now)
     return attempt
 
 
@@ -85,6 +87,7 @@ def _book_all(
     An entry that stands under another payment is never moved: a person has to look at it.
     """
     booked = []
+    refundable_for = gateway_named(attempt.gateway).refundable_for if kind == EntryKind.CAPTURE else None
     for move in moves:
         entry, is_new = LedgerEntry.objects.get_or_create(
             gateway=attempt.gateway,
@@ -97,6 +100,7 @@ def _book_all(
                 "currency": move.amount.currency,
                 "occurred_at": move.at,
                 "recorded_at": now,
+                "refundable_until": move.at + refundable_for if refundable_for is not None else None,
             },
         )
         if is_new:
@@ -132,6 +136,20 @@ def _advance(attempt: PaymentAttempt, snapshot: Snapshot, *, now: datetime) -> N
         confirming_since=(attempt.confirming_since or now) if is_confirming else None,
         next_poll_at=attempt.next_poll_at if is_open or gateway_named(attempt.gateway).late_for else None,
     )
+
+
+def _issue_documents(
+    order: Order, gone: Sequence[tuple[LedgerEntry, Refund | None]], *, now: datetime
+) -> None:
+    """Invoice the order if it has become paid, and credit what has gone back of it, by the refund if it is ours."""
+    try:
+        with transaction.atomic():
+            issue_invoice(order, now=now)
+            for entry, refund in gone:
+                issue_credit_note(order, entry=entry, refund=refund, now=now)
+    except Exception:
+        # A document never vetoes money: a missing invoice is written later, a missing credit note is found.
+        logger.exception("No document was issued for order %s.", order)
 
 
 def _review_uncounted(order: Order, attempt: PaymentAttempt, snapshot: Snapshot, *, now: datetime) -> None:
@@ -321,34 +339,43 @@ def _join_queues(order: Order, *, paid_at: datetime, now: datetime) -> None:
             logger.exception("Line %s of order %s was paid for, but could not be estimated.", line.pk, order)
 
 
-def _close_return(order: Order, move: MoneyMoved, *, now: datetime) -> None:
-    """Mark as paid what we had asked to be given back; what is not exactly one of ours is for a person."""
+def _close_return(order: Order, move: MoneyMoved, entry: LedgerEntry, *, now: datetime) -> Refund | None:
+    """Mark as paid what we had asked to be given back; what is not exactly one of ours is for a person.
+
+    Returns the refund of the sale that is paid by this.
+    """
     if not move.reference:
-        _review_external(order, move, "outside the shop", now=now)
-        return
+        _review_external(order, move, entry, "outside the shop", now=now)
+        return None
     refund = Refund.objects.filter(order=order, reference=move.reference).first()
     back = MoneyReturn.objects.filter(order=order, reference=move.reference).first()
     asked = Money(refund.minor, order.currency) if refund else back.money if back else None
     if asked is None:
-        _review_external(order, move, "outside the shop", now=now)
+        _review_external(order, move, entry, "outside the shop", now=now)
     elif move.amount != asked:
-        _review_external(order, move, f"for {move.reference}, which is over {asked}", now=now)
+        _review_external(order, move, entry, f"for {move.reference}, which is over {asked}", now=now)
     elif back:
-        MoneyReturn.objects.filter(pk=back.pk).exclude(state=ReturnState.PAID).update(
-            state=ReturnState.PAID, paid_at=move.at
-        )
+        unpaid = MoneyReturn.objects.filter(pk=back.pk).exclude(state=ReturnState.PAID)
+        if not unpaid.update(state=ReturnState.PAID, paid_at=move.at, problem=""):
+            _review_external(order, move, entry, f"for {move.reference}, which was paid before", now=now)
     elif refund:
         # The answer to our asking may have been lost or refused: what counts is that the money has gone.
         on_its_way = Refund.objects.filter(pk=refund.pk, state__in=(RefundState.APPROVED, RefundState.FAILED))
-        if on_its_way.update(state=RefundState.PAID, paid_at=move.at):
+        if on_its_way.update(state=RefundState.PAID, paid_at=move.at, problem=""):
             tell([about_refund(order, refund, kinds.REFUND_PAID)], now=now)
+            return refund
+        _review_external(order, move, entry, f"for {move.reference}, which was paid before", now=now)
+    return None
 
 
-def _review_external(order: Order, move: MoneyMoved, known_as: str, *, now: datetime) -> None:
+def _review_external(
+    order: Order, move: MoneyMoved, entry: LedgerEntry, known_as: str, *, now: datetime
+) -> None:
     open_review_item(
         kind=ReviewKind.EXTERNAL_REFUND,
         key=f"{order.reference}:{move.transaction_id}",
         order=order,
+        entry=entry,
         detail=f"{move.amount} were given back as {move.transaction_id}, {known_as}.",
         now=now,
     )
@@ -366,7 +393,7 @@ def _fail_return(order: Order, refused: RefusedReturn, *, now: datetime) -> None
     if approved or due:
         open_review_item(
             kind=ReviewKind.REFUND_FAILED if approved else ReviewKind.RETURN_FAILED,
-            key=refused.reference,
+            key=f"{refused.reference}:{now.isoformat()}",  # tried again, it can fail again
             order=order,
             detail=f"{refused.reference} was refused by the gateway after it had been accepted: {problem}",
             now=now,

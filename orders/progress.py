@@ -1,6 +1,6 @@
 """What an order page shows: how far each line is, and what has happened so far."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -68,10 +68,10 @@ def progress_of(order: Order, *, now: datetime) -> Progress:
         Estimate.objects.filter(line__order=order).select_related("forecast").order_by("line_id", "number")
     ):
         estimates[estimate.line_id].append(estimate)
-    phones: defaultdict[int, list[Allocation]] = defaultdict(list)
-    allocations = Allocation.objects.filter(line__order=order, ended_at=None).select_related("device")
+    given: defaultdict[int, list[Allocation]] = defaultdict(list)
+    allocations = Allocation.objects.filter(line__order=order).select_related("device")
     for allocation in allocations.order_by("unit"):
-        phones[allocation.line_id].append(allocation)
+        given[allocation.line_id].append(allocation)
     batches: defaultdict[int, list[SupplyBatch]] = defaultdict(list)
     waiting_plans = [line.plan_id for line in lines if line.state == LineState.WAITING]
     for batch in SupplyBatch.objects.filter(plan_id__in=waiting_plans, state=BatchState.EXPECTED):
@@ -80,9 +80,7 @@ def progress_of(order: Order, *, now: datetime) -> Progress:
     requests = list(order.guardian_requests.order_by("pk"))
     happenings = _order_happenings(order, requests) + _payment_happenings(order, attempts)
     for line in lines:
-        happenings += _estimate_happenings(estimates[line.pk], line) + _phone_happenings(
-            phones[line.pk], line
-        )
+        happenings += _estimate_happenings(estimates[line.pk], line) + _phone_happenings(given[line.pk], line)
     return Progress(
         order=order,
         lines=tuple(
@@ -91,7 +89,7 @@ def progress_of(order: Order, *, now: datetime) -> Progress:
                 units_ahead=units_ahead(line) if line.state == LineState.WAITING else None,
                 estimate=estimates[line.pk][-1] if estimates[line.pk] else None,
                 previous=estimates[line.pk][-2] if len(estimates[line.pk]) > 1 else None,
-                phones=tuple(phones[line.pk]),
+                phones=tuple(phone for phone in given[line.pk] if phone.ended_at is None),
                 batches=tuple(batches[line.plan_id]),
             )
             for line in lines
@@ -165,15 +163,25 @@ def _estimate_happenings(estimates: list[Estimate], line: OrderLine) -> list[Hap
     ]
 
 
-def _phone_happenings(phones: list[Allocation], line: OrderLine) -> list[Happening]:
-    by_moment: dict[datetime, int] = {}
-    for phone in phones:
-        by_moment[phone.starts_at] = by_moment.get(phone.starts_at, 0) + 1
+def _phone_happenings(given: list[Allocation], line: OrderLine) -> list[Happening]:
+    began = Counter(phone.starts_at for phone in given)
+    ended = Counter(phone.ended_at for phone in given if phone.ended_at is not None)
     return [
-        Happening(
-            moment,
-            ngettext("%(units)d phone allocated", "%(units)d phones allocated", units) % {"units": units},
-            str(line.plan),
-        )
-        for moment, units in by_moment.items()
+        *(
+            Happening(
+                moment,
+                ngettext("%(units)d phone allocated", "%(units)d phones allocated", units) % {"units": units},
+                str(line.plan),
+            )
+            for moment, units in began.items()
+        ),
+        *(
+            Happening(
+                moment,
+                ngettext("Service of %(units)d phone ended", "Service of %(units)d phones ended", units)
+                % {"units": units},
+                str(line.plan),
+            )
+            for moment, units in ended.items()
+        ),
     ]

@@ -24,7 +24,7 @@ from inventory.money import Money
 from notices.kinds import AGREEMENT_REVISED
 from notices.models import Delivery
 from orders.countries import country_name
-from orders.models import Case, CaseMessage, LedgerEntry, Order, RefundState
+from orders.models import Case, CaseMessage, Document, LedgerEntry, Order, OrderLine, RefundState
 from orders.templatetags.shop import days, method_label
 
 Facts = tuple[tuple[str, str], ...]
@@ -109,7 +109,7 @@ def _proof(order: Order, *, now: datetime) -> Proof:
         ),
         facts=_order_facts(order, order.customer),
         lines_title=gettext("What was ordered"),
-        lines=_lines(order),
+        lines=lines_of(bought(order), total=order.total),
         parts=tuple(_parts(order, acceptances)),
         annexes=tuple(_annexes(acceptances)),
         labels={
@@ -152,7 +152,6 @@ def _parts(order: Order, acceptances: list[Acceptance]) -> Iterator[Part]:
         gettext("Money that moved, as the payment provider stated it."),
         tuple(map(_entry, order.ledger.select_related("attempt"))),
     )
-    granted = (RefundState.APPROVED, RefundState.PAID, RefundState.FAILED)
     yield Part(
         gettext("Refunds"),
         gettext("During the pre-sale period there are two grounds, and no third (3.3)."),
@@ -161,8 +160,13 @@ def _parts(order: Order, acceptances: list[Acceptance]) -> Iterator[Part]:
                 f"{refund.reference}: {Money(refund.minor, order.currency).localised()}",
                 _facts(refund, "ground", "legal_basis", "state", "requested_at", "decided_at", "paid_at"),
             )
-            for refund in order.refunds.filter(state__in=granted).order_by("pk")
+            for refund in order.refunds.filter(state__in=RefundState.granted()).order_by("pk")
         ),
+    )
+    yield Part(
+        gettext("Invoices and credit notes"),
+        gettext("They are documents of their own; here are their numbers and seals."),
+        tuple(map(_document, order.documents.order_by("chain_number"))),
     )
     yield Part(
         gettext("Notices sent"),
@@ -209,10 +213,16 @@ def _order_facts(order: Order, customer: User) -> Facts:
     )
 
 
-def _lines(order: Order) -> Lines:
+def bought(order: Order) -> Iterator[tuple[OrderLine, int]]:
+    """The lines of an order with all their units."""
+    for line in order.lines.select_related("order", "plan", "term").order_by("pk"):
+        yield line, line.quantity
+
+
+def lines_of(units: Iterable[tuple[OrderLine, int]], *, total: Money) -> Lines:
+    """A table of lines with so many units of each, in the active language. Needs order, plan and term loaded."""
     rows = []
-    for line in order.lines.select_related("plan", "term").order_by("pk"):
-        line.order = order
+    for line, count in units:
         period = days(line.term.days)
         if line.bonus_days:
             period = gettext("%(period)s and %(bonus)s on top") % {
@@ -223,12 +233,12 @@ def _lines(order: Order) -> Lines:
             str(line.plan),
             period,
             line.unit_fee.localised(),
-            str(line.quantity),
-            line.total.localised(),
+            str(count),
+            (line.unit_fee * count).localised(),
         )
         rows.append(tuple(map(printable, cells)))
     head = (gettext("Plan"), gettext("Service period"), gettext("Fee"), gettext("Quantity"), gettext("Sum"))
-    return Lines(head, tuple(rows), (gettext("Total"), order.total.localised()))
+    return Lines(head, tuple(rows), (gettext("Total"), total.localised()))
 
 
 def _right(order: Order) -> Record:
@@ -261,6 +271,13 @@ def _entry(entry: LedgerEntry) -> Record:
             (gettext("Payment method"), printable(str(method_label(entry.attempt.method)))),
             *_facts(entry, "attempt", "gateway", "transaction_id", "occurred_at", "recorded_at"),
         ),
+    )
+
+
+def _document(document: Document) -> Record:
+    return Record(
+        f"{document.number}: {document.money.localised()}",
+        (*_facts(document, "kind", "issued_at"), *_seals(document)),
     )
 
 

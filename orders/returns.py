@@ -3,23 +3,34 @@
 A return stays due until a snapshot of its payment shows the money gone (`orders.ledger`), so it is asked for
 again by the same key, which the gateway answers with the return that is there. No gateway is called inside a
 transaction.
+
+What a gateway refuses is sent again, or paid by other means: one member of staff records how, another confirms.
 """
 
 import logging
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import date, datetime, timedelta
 
 from django.db import transaction
+from django.db.models import Exists, F, OuterRef, Sum
 from django.utils.translation import gettext as _
 
+from evidence.contract_time import contract_date, contract_midnight
 from inventory.money import Money
+from notices import kinds
 from notices.outbox import tell
+from orders.documents import issue_credit_note
 from orders.gateways import gateway_named
 from orders.gateways.protocol import Declined, Return, Unavailable
 from orders.models import (
+    BY_HAND,
+    EntryKind,
+    LedgerEntry,
     MoneyReturn,
     Order,
+    OrderLine,
     PaymentAttempt,
+    Payout,
     Refund,
     RefundState,
     ReturnReason,
@@ -27,9 +38,12 @@ from orders.models import (
     ReviewKind,
 )
 from orders.reviews import open_review_item
-from orders.telling import about_return
+from orders.telling import about_refund, about_return
 
 logger = logging.getLogger(__name__)
+
+# So long before a gateway gives a payment back no more, staff hear of orders that still wait.
+WINDOW_WARNING = timedelta(days=14)
 
 
 class CannotReturn(Exception):
@@ -71,15 +85,137 @@ def send_returns(*, now: datetime) -> int:
 
 
 def try_again(due: Refund | MoneyReturn) -> None:
-    """Have a return sent once more that the gateway refused, by the same key. Raises CannotReturn."""
-    if isinstance(due, Refund):
-        failed = Refund.objects.filter(pk=due.pk, state=RefundState.FAILED)
-        again = failed.update(state=RefundState.APPROVED, problem="")
-    else:
-        failed_return = MoneyReturn.objects.filter(pk=due.pk, state=ReturnState.FAILED)
-        again = failed_return.update(state=ReturnState.DUE, problem="")
-    if not again:
-        raise CannotReturn(_("%(reference)s was not refused by the gateway.") % {"reference": due})
+    """Have a return sent once more that the gateway refused, by the same key.
+
+    It had freed its money, so it has to find it again. Raises CannotReturn: also while it is being paid by hand.
+    """
+    with transaction.atomic(durable=True):
+        order = Order.objects.select_for_update(no_key=True).get(pk=due.order_id)
+        _check_refused(due)
+        amount = money_of(due, order)
+        left = left_in(due.attempt, currency=amount.currency)
+        if left < amount:
+            raise CannotReturn(
+                _("Of this payment only %(left)s are left. Has it gone back otherwise already?")
+                % {"left": left.localised()}
+            )
+        if isinstance(due, Refund):
+            Refund.objects.filter(pk=due.pk).update(state=RefundState.APPROVED, problem="")
+        else:
+            MoneyReturn.objects.filter(pk=due.pk).update(state=ReturnState.DUE, problem="")
+
+
+def record_payout(
+    *,
+    due: Refund | MoneyReturn,
+    means: str,
+    reference: str,
+    paid_on: date,
+    recorded_by_id: int,
+    now: datetime,
+) -> Payout:
+    """Record that what the gateway refused was sent by other means. Nothing is booked before another confirms it.
+
+    `paid_on` is a contract date, not before the one on which the money came to be owed. Raises CannotReturn.
+    """
+    if not means.strip() or not reference.strip():
+        raise CannotReturn(_("Say how the money was sent, and the reference of the transfer."))
+    if not contract_date(_owed_since(due)) <= paid_on <= contract_date(now):
+        raise CannotReturn(_("The day of the transfer lies between the decision to give back and today."))
+    with transaction.atomic(durable=True):
+        Order.objects.select_for_update(no_key=True).get(pk=due.order_id)
+        _check_refused(due)
+        payout: Payout = Payout.objects.create(
+            refund=due if isinstance(due, Refund) else None,
+            money_return=None if isinstance(due, Refund) else due,
+            means=means.strip(),
+            reference=reference.strip(),
+            paid_on=paid_on,
+            recorded_by_id=recorded_by_id,
+            recorded_at=now,
+        )
+    return payout
+
+
+def confirm_payout(*, payout_id: int, confirmed_by_id: int, now: datetime) -> Payout:
+    """Book money that was sent by hand, and close what it was sent for; the customer is told of a refund.
+
+    Raises CannotReturn: for whoever recorded it, and for one that is decided.
+    """
+    with transaction.atomic(durable=True):
+        payout = _undecided_payout(payout_id, decided_by_id=confirmed_by_id)
+        if payout.due.state not in (RefundState.FAILED, ReturnState.FAILED):
+            raise CannotReturn(_("The gateway has paid %(reference)s after all.") % {"reference": payout.due})
+        due, order = payout.due, payout.due.order
+        amount = money_of(due, order)
+        # Of the transfer only the day is known.
+        sent_at = max(contract_midnight(payout.paid_on), _owed_since(due))
+        entry: LedgerEntry = LedgerEntry.objects.create(
+            order=order,
+            attempt_id=due.attempt_id,
+            gateway=BY_HAND,
+            kind=EntryKind.REFUND,
+            transaction_id=f"{due.reference}:{payout.reference}",
+            minor=-amount.minor,
+            currency=amount.currency,
+            occurred_at=sent_at,
+            recorded_at=now,
+        )
+        Payout.objects.filter(pk=payout.pk).update(
+            is_confirmed=True, decided_by_id=confirmed_by_id, decided_at=now
+        )
+        if isinstance(due, Refund):
+            Refund.objects.filter(pk=due.pk).update(state=RefundState.PAID, paid_at=sent_at, problem="")
+            tell([about_refund(order, due, kinds.REFUND_PAID, means=payout.means)], now=now)
+            issue_credit_note(order, entry=entry, refund=due, now=now)
+        else:
+            MoneyReturn.objects.filter(pk=due.pk).update(state=ReturnState.PAID, paid_at=sent_at, problem="")
+    payout.refresh_from_db()
+    return payout
+
+
+def reject_payout(*, payout_id: int, rejected_by_id: int, now: datetime) -> Payout:
+    """Say that no such money was sent: it can be sent again, or recorded anew. Raises CannotReturn."""
+    with transaction.atomic(durable=True):
+        payout = _undecided_payout(payout_id, decided_by_id=rejected_by_id)
+        Payout.objects.filter(pk=payout.pk).update(
+            is_confirmed=False, decided_by_id=rejected_by_id, decided_at=now
+        )
+    payout.refresh_from_db()
+    return payout
+
+
+def report_closing_windows(*, now: datetime) -> int:
+    """Put before staff, once, each payment that its gateway soon gives back no more while its order still waits.
+
+    A gateway that gives nothing back at all is no news. Returns how many payments there are.
+    """
+    closing = (
+        LedgerEntry.objects.filter(
+            kind=EntryKind.CAPTURE,
+            refundable_until__lte=now + WINDOW_WARNING,
+            refundable_until__gt=F("occurred_at"),
+        )
+        .filter(Exists(OrderLine.objects.in_queue().filter(order=OuterRef("order"))))
+        .exclude(review_items__kind=ReviewKind.REFUND_WINDOW)
+    )
+    reported = 0
+    for entry in closing.select_related("order").order_by("refundable_until", "pk"):
+        assert entry.refundable_until is not None  # noqa: S101 (filtered by it)
+        with transaction.atomic(durable=True):
+            open_review_item(
+                kind=ReviewKind.REFUND_WINDOW,
+                key=f"{entry.gateway}:{entry.transaction_id}",
+                order=entry.order,
+                entry=entry,
+                detail=(
+                    f"Order {entry.order.reference} waits, and {entry.gateway} gives {entry.money} back only until "
+                    f"{entry.refundable_until:%Y-%m-%d %H:%M} UTC; after that a refund is paid by hand."
+                ),
+                now=now,
+            )
+        reported += 1
+    return reported
 
 
 def give_back(
@@ -127,6 +263,49 @@ def free_to_return(order: Order, attempt: PaymentAttempt, *, currency: str) -> M
     return Money(max(0, min(over, in_attempt)), currency)
 
 
+def left_in(attempt: PaymentAttempt, *, currency: str) -> Money:
+    """What one payment still holds; what is to go back out of it is deducted, asked for, approved or due."""
+    held = attempt.ledger.filter(currency=currency).aggregate(minor=Sum("minor"))["minor"] or 0
+    refunds = attempt.refunds.filter(state__in=(RefundState.REQUESTED, RefundState.APPROVED), entry=None)
+    returns = attempt.money_returns.filter(state=ReturnState.DUE, currency=currency)
+    for due in (refunds.filter(order__currency=currency), returns):
+        held -= due.aggregate(minor=Sum("minor"))["minor"] or 0
+    return Money(held, currency)
+
+
+def money_of(due: Refund | MoneyReturn, order: Order) -> Money:
+    return Money(due.minor, order.currency if isinstance(due, Refund) else due.currency)
+
+
+def _owed_since(due: Refund | MoneyReturn) -> datetime:
+    since = due.decided_at if isinstance(due, Refund) else due.due_at
+    assert since is not None  # noqa: S101 (only what was decided can be refused)
+    return since
+
+
+def _check_refused(due: Refund | MoneyReturn) -> None:
+    """Only what the gateway refused, and nobody has paid by hand, can be sent again or by hand. Under the order's lock."""
+    due.refresh_from_db()
+    if due.state not in (RefundState.FAILED, ReturnState.FAILED):
+        raise CannotReturn(_("%(reference)s was not refused by the gateway.") % {"reference": due})
+    if due.payouts.filter(is_confirmed=None).exists():
+        raise CannotReturn(
+            _("A payout of %(reference)s by hand waits for a second member of staff.") % {"reference": due}
+        )
+
+
+def _undecided_payout(payout_id: int, *, decided_by_id: int) -> Payout:
+    """The payout, once its order is locked and it is known that this person may decide on it."""
+    payout = Payout.objects.select_related("refund", "money_return").get(pk=payout_id)
+    Order.objects.select_for_update(no_key=True).get(pk=payout.due.order_id)
+    payout = Payout.objects.select_related("refund__order", "money_return__order").get(pk=payout_id)
+    if payout.is_confirmed is not None:
+        raise CannotReturn(_("Somebody has decided on this payout already."))
+    if payout.recorded_by_id == decided_by_id:
+        raise CannotReturn(_("A second member of staff has to confirm a payout that you recorded."))
+    return payout
+
+
 def _due() -> Iterator[Refund | MoneyReturn]:
     yield from (
         Refund.objects.filter(state=RefundState.APPROVED).select_related("order", "attempt").order_by("pk")
@@ -164,7 +343,7 @@ def _fail(due: Refund | MoneyReturn, *, amount: Money, problem: str, now: dateti
         if failed:
             open_review_item(
                 kind=kind,
-                key=due.reference,
+                key=f"{due.reference}:{now.isoformat()}",  # tried again, it can fail again
                 order=order,
                 detail=f"{due.reference} over {amount} was refused: {problem}",
                 now=now,

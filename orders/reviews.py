@@ -4,9 +4,10 @@ import logging
 from datetime import datetime
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 
-from orders.models import Order, ReviewItem, ReviewKind
+from orders.models import LedgerEntry, Order, ReviewItem, ReviewKind
 
 logger = logging.getLogger(__name__)
 
@@ -16,12 +17,18 @@ class AlreadyResolved(Exception):
 
 
 def open_review_item(
-    *, kind: ReviewKind, key: str, order: Order | None, detail: str, now: datetime
+    *,
+    kind: ReviewKind,
+    key: str,
+    order: Order | None,
+    detail: str,
+    now: datetime,
+    entry: LedgerEntry | None = None,
 ) -> ReviewItem:
     """Open an item, once for its kind and key. Runs in the transaction of what it is about."""
     item, is_new = ReviewItem.objects.get_or_create(
         dedupe_key=f"{kind}:{key}"[:160],
-        defaults={"kind": kind, "order": order, "detail": detail, "opened_at": now},
+        defaults={"kind": kind, "order": order, "entry": entry, "detail": detail, "opened_at": now},
     )
     if is_new:
         logger.error("For review (%s): %s", kind, detail)
@@ -33,11 +40,15 @@ def resolve_review_item(*, item_id: int, resolution: str, resolved_by_id: int, n
     if not resolution.strip():
         raise ValueError(_("Say what was done."))
     with transaction.atomic(durable=True):
-        item = ReviewItem.objects.select_for_update(no_key=True).get(pk=item_id)
-        if item.resolved_at is not None:
+        if not settle(
+            ReviewItem.objects.filter(pk=item_id), resolution, resolved_by_id=resolved_by_id, now=now
+        ):
             raise AlreadyResolved(_("Somebody has resolved this item already."))
-        ReviewItem.objects.filter(pk=item.pk).update(
-            resolved_at=now, resolved_by_id=resolved_by_id, resolution=resolution.strip()
-        )
-        item.refresh_from_db()
-    return item
+    return ReviewItem.objects.get(pk=item_id)
+
+
+def settle(items: QuerySet[ReviewItem], resolution: str, *, resolved_by_id: int, now: datetime) -> int:
+    """Note what was done about those of the items that are open, in the transaction in which it is done."""
+    return items.filter(resolved_at=None).update(
+        resolved_at=now, resolved_by_id=resolved_by_id, resolution=resolution.strip()
+    )

@@ -9,11 +9,13 @@ from orders import (
     allocation,
     cases,
     checkout,
+    documents,
     estimates,
     payments,
     reconciliation,
     returns,
     revisions,
+    shortfalls,
     verification,
 )
 from orders.queue import fairness, plans_with_a_queue, segments
@@ -93,6 +95,11 @@ def reconcile() -> None:
     reconciliation.reconcile(now=timezone.now())
 
 
+@shared_task(name="orders.issue_missing_invoices")
+def issue_missing_invoices() -> None:
+    documents.issue_missing_invoices(now=timezone.now())
+
+
 @shared_task(name="orders.verify_evidence")
 def verify_evidence() -> None:
     verification.report_broken_evidence(now=timezone.now())
@@ -101,6 +108,16 @@ def verify_evidence() -> None:
 @shared_task(name="orders.send_returns")
 def send_returns() -> None:
     returns.send_returns(now=timezone.now())
+
+
+@shared_task(name="orders.work_off_shortfalls")
+def work_off_shortfalls() -> None:
+    shortfalls.work_off_shortfalls(now=timezone.now())
+
+
+@shared_task(name="orders.report_closing_windows")
+def report_closing_windows() -> None:
+    returns.report_closing_windows(now=timezone.now())
 
 
 @shared_task(name="orders.report_overdue_cases")

@@ -24,12 +24,15 @@ def about_order(order: Order, kind: Kind, facts: Mapping[str, JSONValue], *, key
     )
 
 
-def about_refund(order: Order, refund: Refund, kind: Kind) -> Draft:
-    """A notice of what became of a refund."""
+def about_refund(order: Order, refund: Refund, kind: Kind, *, phones: int = 0, means: str = "") -> Draft:
+    """A notice of what became of a refund: how many phones it ends, by which `means` it was paid if not the usual."""
     facts: Mapping[str, JSONValue] = {
         "refund": refund.reference,
         "amount": {"minor": refund.minor, "currency": order.currency},
         "ground": refund.ground,
+        "phones": phones,
+        "means": means,
+        "is_gone": refund.entry_id is not None,
     }
     return about_order(order, kind, facts, key=f"{kind.slug}:{refund.reference}")
 

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from orders.views import basket, cases, checkout, guardian, orders, phones, proof, shop, webhooks
+from orders.views import basket, cases, checkout, documents, guardian, orders, phones, proof, shop, webhooks
 
 app_name = "orders"
 urlpatterns = [
@@ -22,6 +22,7 @@ urlpatterns = [
     path("orders/<slug:reference>/paid/", checkout.payment_return, name="payment-return"),
     path("orders/<slug:reference>/cancel/", orders.cancel, name="cancel"),
     path("orders/<slug:reference>/evidence.pdf", proof.proof, name="proof"),
+    path("orders/<slug:reference>/<slug:number>.pdf", documents.document, name="document"),
     path("orders/<slug:reference>/case/", cases.open_dispute, name="case-open"),
     path("orders/<slug:reference>/withdraw/", cases.withdraw, name="withdraw"),
     path("cases/", cases.cases, name="cases"),

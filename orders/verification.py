@@ -2,18 +2,27 @@
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from typing import Any
 
-from django.db.models import Count, Exists, OuterRef, Q, Subquery
+from django.db.models import BigIntegerField, Count, Exists, F, Max, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from agreements.models import Acceptance, Document, Role, Subject
+from agreements.models import Acceptance, Role, Subject
+from agreements.models import Document as Agreement
 from evidence.contract_time import contract_date
 from evidence.verification import checks, verify_evidence
 from inventory.models import Plan
+from inventory.money import Money
+from orders.documents import uninvoiced
 from orders.models import (
+    Document,
+    DocumentKind,
+    EntryKind,
     Estimate,
     GuardianAnswer,
     GuardianRequest,
+    LedgerEntry,
     LineState,
     Order,
     ReviewKind,
@@ -36,8 +45,8 @@ def unaccepted_orders() -> Iterator[str]:
     mine = Acceptance.objects.filter(order_reference=OuterRef("reference"), role=Role.BUYER)
     agreed = mine.filter(subject=Subject.AGREEMENT)
     complete = Q(Exists(mine.filter(subject=Subject.NO_REFUND)))
-    for document in Document:
-        complete &= Q(Exists(agreed.filter(text__version__document=document)))
+    for agreement in Agreement:
+        complete &= Q(Exists(agreed.filter(text__version__document=agreement)))
     for order in Order.objects.exclude(complete).order_by("pk").iterator(500):
         yield f"Order {order.reference} lacks its buyer's acceptances."
 
@@ -75,5 +84,42 @@ def unconfirmed_minors() -> Iterator[str]:
         accepted = Acceptance.objects.filter(
             order_reference=request.order.reference, role=Role.GUARDIAN, subject=Subject.AGREEMENT
         ).aggregate(texts=Count("text__version__document", distinct=True))
-        if accepted["texts"] != len(Document):
+        if accepted["texts"] != len(Agreement):
             yield f"Order {request.order.reference} lacks the acceptances of the guardian who confirmed it."
+
+
+@checks("numbers of documents")
+def gaps_in_numbers() -> Iterator[str]:
+    """Invoices and credit notes that are missing between the first and the last of a year."""
+    counted = Document.objects.values("kind", "year").annotate(last=Max("serial"), there=Count("pk"))
+    for each in counted.order_by("kind", "year"):
+        if each["last"] != each["there"]:
+            kind = DocumentKind(each["kind"])
+            yield f"Of the {each['last']} documents of kind {kind.label} of {each['year']} {each['there']} are there."
+
+
+@checks("invoices")
+def orders_and_their_documents() -> Iterator[str]:
+    """Orders that are paid without an invoice, and money that has left a sale without a credit note."""
+    invoices = Document.objects.filter(kind=DocumentKind.INVOICE)
+    for order in uninvoiced().order_by("pk").iterator(500):
+        yield f"Order {order.reference} is paid and has no invoice."
+    moved = LedgerEntry.objects.filter(
+        order=OuterRef("order"), currency=OuterRef("currency"), kind__in=(EntryKind.CAPTURE, EntryKind.REFUND)
+    )
+    credited = Document.objects.filter(corrects=OuterRef("pk"))
+    wrong = invoices.annotate(
+        credited=_sum(credited.values("corrects")), held=_sum(moved.values("order"))
+    ).exclude(credited__lte=F("minor"), held__gte=F("minor") - F("credited"))
+    for invoice in wrong.order_by("pk").iterator(500):
+        held, credited_money = (
+            Money(invoice.held, invoice.currency),
+            Money(invoice.credited, invoice.currency),
+        )
+        yield f"Of invoice {invoice} over {invoice.money} {credited_money} are credited, and {held} of its money is there."
+
+
+def _sum(rows: "QuerySet[Any, dict[str, Any]]") -> Coalesce:
+    """The minor units of `rows`, 0 for none."""
+    summed = rows.order_by().annotate(minor_sum=Sum("minor")).values("minor_sum")
+    return Coalesce(Subquery(summed, output_field=BigIntegerField()), 0)

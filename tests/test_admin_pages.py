@@ -35,7 +35,7 @@ from agreements.models import (
 )
 from evidence import chain
 from evidence.models import AppendOnly, WriteOnce
-from inventory.models import Fee, FeeSchedule, Plan, Term
+from inventory.models import Fee, FeeSchedule, Plan, Quarantine, Term
 from notices import kinds
 from notices.models import (
     Delivery,
@@ -51,6 +51,7 @@ from orders.models import (
     Allocation,
     Basis,
     Cause,
+    DocumentKind,
     EntryKind,
     Estimate,
     EstimateRound,
@@ -61,6 +62,7 @@ from orders.models import (
     Matter,
     MoneyReturn,
     PaymentAttempt,
+    Payout,
     PublishedHead,
     Refund,
     RefundLine,
@@ -68,14 +70,22 @@ from orders.models import (
     ReviewItem,
     ReviewKind,
     SegmentCount,
+    Shortfall,
+    ShortfallLine,
     WebhookEvent,
 )
+from orders.models import Document as IssuedDocument
 from tests.builders import NOW, make_devices, make_line, make_plan, make_user
 
 REGISTERED = sorted(admin.site._registry, key=lambda model: model._meta.label)
 # What a member of staff edits in place; everything else changes through a verb.
 EDITED_IN_PLACE = {"inventory.Plan", "accounts.User", "auth.Group", "agreements.Draft"}
-ADDED_ON_A_PAGE = {"inventory.SupplyBatch", "inventory.FeeSchedule", "inventory.OversellDecision"}
+ADDED_ON_A_PAGE = {
+    "inventory.SupplyBatch",
+    "inventory.FeeSchedule",
+    "inventory.OversellDecision",
+    "orders.Shortfall",
+}
 
 
 def make_everything(number: int) -> None:
@@ -90,8 +100,18 @@ def make_everything(number: int) -> None:
     fee = Fee.objects.create(schedule=schedule, term=term, minor=499)
     line = make_line(fee, quantity=5, paid_at=NOW + timedelta(seconds=number))
     order, customer = line.order, line.order.customer
-    Allocation.objects.create(
-        line=line, unit=1, device=make_devices(plan, 1)[0], starts_at=NOW, ends_at=NOW + timedelta(days=30)
+    [device] = make_devices(plan, 1)
+    allocation = Allocation.objects.create(
+        line=line, unit=1, device=device, starts_at=NOW, ends_at=NOW + timedelta(days=30)
+    )
+    Quarantine.objects.create(
+        device=device,
+        reason=f"Refund {number}",
+        since=NOW,
+        ended_at=NOW,
+        ended_by=staff,
+        became="free",
+        note="Wiped.",
     )
     PublishedHead.objects.create(
         plan=plan, day=NOW.date() + timedelta(days=number), number=1, sha256="0" * 64, published_at=NOW
@@ -123,7 +143,7 @@ def make_everything(number: int) -> None:
         created_at=NOW,
         expires_at=NOW,
     )
-    LedgerEntry.objects.create(
+    entry = LedgerEntry.objects.create(
         order=order,
         attempt=attempt,
         gateway="sandbox",
@@ -134,6 +154,18 @@ def make_everything(number: int) -> None:
         occurred_at=NOW,
         recorded_at=NOW,
     )
+    invoice = IssuedDocument(
+        kind=DocumentKind.INVOICE,
+        year=2026,
+        serial=number,
+        order=order,
+        entry=entry,
+        minor=order.total_minor,
+        currency="USD",
+        issued_at=NOW,
+        contents={"title": "Invoice"},
+    )
+    chain.append([invoice])
     WebhookEvent.objects.create(
         gateway="sandbox",
         dedupe_key=f"event-{number}",
@@ -153,7 +185,19 @@ def make_everything(number: int) -> None:
         requested_by=staff,
         requested_at=NOW,
     )
-    RefundLine.objects.create(refund=refund, line=line, units=1)
+    RefundLine.objects.create(refund=refund, line=line, allocation=allocation, units=1)
+    shortfall = Shortfall.objects.create(
+        plan=plan, batch=device.receipt.batch, reason="Given up.", declared_by=staff, declared_at=NOW
+    )
+    ShortfallLine.objects.create(shortfall=shortfall, line=line, units=1, state="refunded", refund=refund)
+    Payout.objects.create(
+        refund=refund,
+        means="bank transfer",
+        reference=f"SEPA-{number}",
+        paid_on=NOW.date(),
+        recorded_by=staff,
+        recorded_at=NOW,
+    )
     MoneyReturn.objects.create(
         order=order,
         attempt=attempt,
@@ -352,9 +396,12 @@ def test_the_first_page_shows_what_waits(desk: Client) -> None:
     assert numbers == {
         "Open review items": 0,
         "Refunds awaiting approval": 1,
+        "Shortfalls awaiting approval": 1,
+        "Payouts to confirm": 1,
         "Cases waiting for an answer": 1,
         "Overdue cases": 0,
         "Overdue batches": 0,
+        "Devices in quarantine": 0,
         # The allocation's, and the acknowledgement of the case.
         "Notices not yet handed out": 2,
         "Deliveries in the outbox": 0,
@@ -363,7 +410,7 @@ def test_the_first_page_shows_what_waits(desk: Client) -> None:
     assert [(row.waiting, row.free) for row in answer.context["plans"]] == [(5, 1)]
     links = [tile.link for tile in answer.context["tiles"]]
     links += [link for row in answer.context["plans"] for link in (row.waiting_link, row.free_link)]
-    assert [desk.get(link).status_code for link in links] == [200] * 10
+    assert [desk.get(link).status_code for link in links] == [200] * 13
 
 
 @pytest.mark.django_db

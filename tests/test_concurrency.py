@@ -8,7 +8,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,7 +25,7 @@ from inventory.models import Device, DeviceState, OversellDecision, Plan, Supply
 from inventory.money import Money
 from inventory.supply import change_batch
 from notices.models import Notice
-from orders import allocation, checkout, ledger
+from orders import allocation, checkout, ledger, refunds
 from orders.allocation import allocate_devices
 from orders.checkout import CapReached, NotOffered, Wish, place_order
 from orders.fifo import hand_out
@@ -40,12 +40,14 @@ from orders.models import (
     OrderLine,
     OrderState,
     PaymentAttempt,
+    Refund,
     RefundLine,
 )
 from orders.models.order import LineQuerySet
 from orders.offers import stocks
 from orders.queue import fairness, lock_plans
 from orders.refunds import RefundRefused, approve_refund, request_refund
+from orders.shortfalls import approve_shortfall, declare_shortfall, work_off_shortfalls
 from tests.builders import (
     NOW,
     make_attempt,
@@ -370,6 +372,150 @@ def test_control_without_line_locks_the_sweep_serves_the_refunded_line(
     # Only the sweep's own count of rows, the last witness, keeps the ten devices from being lost.
     with pytest.raises(OutOfStep):
         sweep.result(60)
+
+
+@pytest.fixture
+def refund_of_phone_in_flight(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[OrderLine, Any]]:
+    """A line of three with one phone, two free devices, and a refund of all three that stops before its commit."""
+    plan = make_plan()
+    order = make_order([(make_fee(plan), 3)], paid_at=EARLIER)
+    make_capture(order)
+    line = order.lines.get()
+    make_devices(plan, 1)
+    assert allocate_devices(plan_id=plan.pk, now=NOW) == 1
+    make_devices(plan, 2)
+    refund = refund_of(line, units=2, phones=[line.allocations.get().pk])
+    approver = make_user(is_staff=True)
+    taken, go_on, tell = threading.Event(), threading.Event(), refunds.tell
+
+    def tell_when_told(*what: Any, **how: Any) -> None:
+        taken.set()
+        assert go_on.wait(60)
+        tell(*what, **how)
+
+    monkeypatch.setattr(refunds, "tell", tell_when_told)
+    approval = in_background(lambda: approve_refund(refund_id=refund.pk, approved_by_id=approver.pk, now=NOW))
+    assert taken.wait(60)
+
+    def finish() -> None:
+        go_on.set()
+        approval.result(60)
+
+    yield line, finish
+    finish()
+
+
+def refund_of(line: OrderLine, *, units: int, phones: Sequence[int]) -> Refund:
+    return request_refund(
+        order_id=line.order_id,
+        ground=Ground.UNABLE_TO_SUPPLY,
+        explanation="Test",
+        units={line.pk: units},
+        phones=phones,
+        requested_by_id=make_user(is_staff=True).pk,
+        now=NOW,
+    )
+
+
+@pytest.mark.clause("1.1", "3.3")
+def test_refund_of_a_phone_and_of_units_behind_it_is_waited_for(
+    refund_of_phone_in_flight: tuple[OrderLine, Any],
+) -> None:
+    line, finish = refund_of_phone_in_flight
+    sweep = in_background(lambda: allocate_devices(plan_id=line.plan_id, now=NOW))
+    wait_until_blocked()
+    finish()
+
+    assert sweep.result(60) == 0
+    line.refresh_from_db()
+    assert (line.state, line.allocated, line.withdrawn) == (LineState.WITHDRAWN, 0, 3)
+    assert sorted(Device.objects.values_list("state", flat=True)) == ["free", "free", "quarantined"]
+    assert not Allocation.objects.filter(ended_at=None).exists()
+
+
+def test_control_without_line_locks_the_sweep_serves_units_beside_the_refunded_phone(
+    refund_of_phone_in_flight: tuple[OrderLine, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line, finish = refund_of_phone_in_flight
+    monkeypatch.setattr(LineQuerySet, "select_for_update", lambda lines, **_: lines)
+    sweep = in_background(lambda: allocate_devices(plan_id=line.plan_id, now=NOW))
+    wait_until_blocked()  # on writing the line, when the two devices are given away already
+    finish()
+
+    with pytest.raises(OutOfStep):
+        sweep.result(60)
+
+
+@pytest.mark.clause("1.1", "3.3")
+def test_refunds_of_phones_and_sweeps_at_once_leave_every_device_in_one_place(settings: Settings) -> None:
+    settings.ALLOCATION_HOLD_BACK = timedelta(0)
+    plan = make_plan()
+    fee = make_fee(plan)
+    orders = [make_order([(fee, 3)], paid_at=EARLIER + timedelta(seconds=n)) for n in range(8)]
+    for order in orders:
+        make_capture(order)
+    make_devices(plan, 12)
+    allocate_devices(plan_id=plan.pk, now=NOW)
+    approver = make_user(is_staff=True)
+    lines = [order.lines.get() for order in orders]
+    asked = [
+        refund_of(line, units=line.waiting_units, phones=[*line.allocations.values_list("pk", flat=True)[:1]])
+        for line in lines
+    ]
+    make_devices(plan, 6)
+
+    outcomes = race(
+        *[
+            lambda pk=refund.pk: approve_refund(refund_id=pk, approved_by_id=approver.pk, now=NOW)
+            for refund in asked
+        ],
+        *[lambda: allocate_devices(plan_id=plan.pk, now=NOW)] * 4,
+    )
+    allocate_devices(plan_id=plan.pk, now=NOW)
+
+    assert {type(failure) for failure in failures(outcomes)} <= {RefundRefused}
+    live, over = Allocation.objects.filter(ended_at=None), Allocation.objects.exclude(ended_at=None)
+    of_devices = {
+        state: set(Device.objects.filter(state=state).values_list("pk", flat=True)) for state in DeviceState
+    }
+    assert of_devices[DeviceState.ALLOCATED] == set(live.values_list("device", flat=True))
+    assert of_devices[DeviceState.QUARANTINED] == set(over.values_list("device", flat=True))
+    for line in lines:
+        line.refresh_from_db()
+        approved = RefundLine.objects.filter(line=line, refund__state="approved")
+        assert line.allocated == live.filter(line=line).count()
+        assert line.withdrawn == (approved.aggregate(units=Sum("units"))["units"] or 0)
+    # The first four had all they bought: nothing of theirs depends on who was faster.
+    assert [line.withdrawn for line in lines[:4]] == [1] * 4
+    fairness.seal_events(plan_id=plan.pk)
+    assert list(fairness.faults_of(plan, now=NOW)) == []
+
+
+@pytest.mark.clause("3.3")
+def test_shortfall_that_several_work_off_at_once_refunds_every_order_once(settings: Settings) -> None:
+    plan = make_plan()
+    fee = make_fee(plan)
+    for n in range(20):
+        make_capture(make_order([(fee, 2)], paid_at=EARLIER + timedelta(seconds=n)))
+    make_devices(plan, 10)
+    shortfall = declare_shortfall(
+        plan_id=plan.pk, reason="Test", declared_by_id=make_user(is_staff=True).pk, now=NOW
+    )
+    approve_shortfall(shortfall_id=shortfall.pk, approved_by_id=make_user(is_staff=True).pk, now=NOW)
+
+    outcomes = race(
+        *[lambda: work_off_shortfalls(now=NOW)] * 4, lambda: allocate_devices(plan_id=plan.pk, now=NOW)
+    )
+
+    assert failures(outcomes) == []
+    assert OrderLine.objects.waiting(plan_id=plan.pk).units() == 0
+    given = Allocation.objects.count()
+    counted = OrderLine.objects.aggregate(given=Sum("allocated"), back=Sum("withdrawn"))
+    assert (counted["given"], counted["given"] + counted["back"]) == (given, 40)
+    refunded = Refund.objects.filter(state="approved")
+    assert (refunded.aggregate(minor=Sum("minor"))["minor"] or 0) == counted["back"] * fee.minor
+    assert refunded.count() == refunded.values("order").distinct().count()
+    assert Notice.objects.filter(kind="refund-approved").count() == refunded.count()
 
 
 # --- checkout ------------------------------------------------------------------------------------------

@@ -56,6 +56,7 @@ def test_the_tables_of_the_record_are_guarded() -> None:
         "notices.DeliveryEvent",
         "notices.Message",
         "orders.CaseMessage",
+        "orders.Document",
         "orders.Estimate",
         "orders.EstimateRound",
         "orders.Forecast",

@@ -12,9 +12,19 @@ from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 
 from evidence.contract_time import contract_date
-from inventory.models import BatchState, DeviceState, Plan, SupplyBatch
+from inventory.models import BatchState, DeviceState, Plan, Quarantine, SupplyBatch
 from notices.models import Delivery, DeliveryState, Notice
-from orders.models import Case, CaseState, LineState, Refund, RefundState, ReviewItem
+from orders.models import (
+    Case,
+    CaseState,
+    LineState,
+    Payout,
+    Refund,
+    RefundState,
+    ReviewItem,
+    Shortfall,
+    ShortfallState,
+)
 from orders.queue import free_devices_by_plan, units_waiting_by_plan
 
 
@@ -55,6 +65,14 @@ def _tiles(request: HttpRequest) -> Iterator[Tile]:
         requested = Refund.objects.filter(state=RefundState.REQUESTED)
         link = _list("orders_refund", {"state__exact": RefundState.REQUESTED})
         yield _of(_("Refunds awaiting approval"), requested, link, is_work=True)
+    if may("orders.view_shortfall"):
+        declared = Shortfall.objects.filter(state=ShortfallState.DECLARED)
+        link = _list("orders_shortfall", {"state__exact": ShortfallState.DECLARED})
+        yield _of(_("Shortfalls awaiting approval"), declared, link, is_work=True)
+    if may("orders.view_payout"):
+        recorded = Payout.objects.filter(is_confirmed=None)
+        link = _list("orders_payout", {"is_confirmed__isempty": "1"})
+        yield _of(_("Payouts to confirm"), recorded, link, is_work=True)
     if may("orders.view_case"):
         unanswered = Case.objects.filter(state=CaseState.OPEN)
         link = _list("orders_case", {"state__exact": CaseState.OPEN})
@@ -67,6 +85,10 @@ def _tiles(request: HttpRequest) -> Iterator[Tile]:
         yield _of(
             _("Overdue batches"), overdue, _list("inventory_supplybatch", {"due": "overdue"}), is_work=True
         )
+    if may("inventory.view_quarantine"):
+        kept = Quarantine.objects.filter(ended_at=None)
+        link = _list("inventory_quarantine", {"ended_at__isempty": "1"})
+        yield _of(_("Devices in quarantine"), kept, link, is_work=True)
     if may("notices.view_delivery"):
         unexpanded = Notice.objects.filter(is_expanded=False)
         yield _of(

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 import django_stubs_ext
 import environ
@@ -60,6 +61,11 @@ ESTIMATE_UPDATE_EVERY = timedelta(days=env.int("ESTIMATE_UPDATE_DAYS", default=7
 FEE_NOTICE = timedelta(days=env.int("FEE_NOTICE_DAYS", default=7))
 SHOP_CURRENCIES = ("USD", "HKD", "CNY", "EUR", "JPY")
 CONTRACT_TIME_ZONE = "Asia/Hong_Kong"
+# Who sells, as printed on invoices and credit notes, and whose years they are numbered by.
+SELLER_NAME = env.str("SELLER_NAME", default="VMOS Cloud")
+SELLER_ADDRESS = env.str("SELLER_ADDRESS", default="1 Sample Road\nHong Kong" if DEMO else "", multiline=True)
+SELLER_TAX_ID = env.str("SELLER_TAX_ID", default="")
+SELLER_TIME_ZONE = ZoneInfo(env.str("SELLER_TIME_ZONE", default=CONTRACT_TIME_ZONE))
 
 # --- the agreements ----------------------------------------------------------------------------------
 
@@ -109,6 +115,14 @@ ALIPAY_APP_ID = env.str("ALIPAY_APP_ID", default="")
 ALIPAY_SELLER_ID = env.str("ALIPAY_SELLER_ID", default="")
 ALIPAY_PRIVATE_KEY = env.str("ALIPAY_PRIVATE_KEY", default="", multiline=True)
 ALIPAY_PUBLIC_KEY = env.str("ALIPAY_PUBLIC_KEY", default="", multiline=True)
+WECHAT_URL = env.str("WECHAT_URL", default="https://api.mch.weixin.qq.com").rstrip("/")
+WECHAT_MERCHANT_ID = env.str("WECHAT_MERCHANT_ID", default="")
+WECHAT_APP_ID = env.str("WECHAT_APP_ID", default="")
+WECHAT_PRIVATE_KEY = env.str("WECHAT_PRIVATE_KEY", default="", multiline=True)
+WECHAT_CERTIFICATE_SERIAL = env.str("WECHAT_CERTIFICATE_SERIAL", default="")
+WECHAT_API_V3_KEY = env.str("WECHAT_API_V3_KEY", default="")
+WECHAT_PUBLIC_KEY = env.str("WECHAT_PUBLIC_KEY", default="", multiline=True)
+WECHAT_PUBLIC_KEY_ID = env.str("WECHAT_PUBLIC_KEY_ID", default="")
 NOWPAYMENTS_URL = env.str("NOWPAYMENTS_URL", default="https://api.nowpayments.io").rstrip("/")
 NOWPAYMENTS_API_KEY = env.str("NOWPAYMENTS_API_KEY", default="")
 NOWPAYMENTS_IPN_SECRET = env.str("NOWPAYMENTS_IPN_SECRET", default="")

@@ -110,10 +110,24 @@ FACTS: dict[str, Sequence[Mapping[str, JSONValue]]] = {
         {"reference": "VP-7K2M", "awaited_guardian": awaited_guardian} for awaited_guardian in (False, True)
     ],
     "refund-approved": [
-        {"reference": "VP-7K2M", "refund": "RF-0001", "amount": TOTAL, "ground": ground}
-        for ground in ("law", "unable-to-supply")
+        {
+            "reference": "VP-7K2M",
+            "refund": "RF-0001",
+            "amount": TOTAL,
+            "ground": ground,
+            "phones": phones,
+            "is_gone": is_gone,
+        }
+        for ground, phones, is_gone in (
+            ("law", 0, False),
+            ("unable-to-supply", 1, False),
+            ("unable-to-supply", 7, True),
+        )
     ],
-    "refund-paid": [{"reference": "VP-7K2M", "refund": "RF-0001", "amount": TOTAL, "ground": "law"}],
+    "refund-paid": [
+        {"reference": "VP-7K2M", "refund": "RF-0001", "amount": TOTAL, "ground": "law", "means": means}
+        for means in ("", "bank transfer")
+    ],
     "case-opened": [
         {
             "reference": "VP-7K2M",

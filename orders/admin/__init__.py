@@ -1,5 +1,5 @@
 """The desk of the sale. Each module registers the tables that it is named for."""
 
-from orders.admin import cases, guardians, orders, payments, plans, queue, refunds
+from orders.admin import cases, documents, guardians, orders, payments, plans, queue, refunds, shortfalls
 
-__all__ = ("cases", "guardians", "orders", "payments", "plans", "queue", "refunds")
+__all__ = ("cases", "documents", "guardians", "orders", "payments", "plans", "queue", "refunds", "shortfalls")

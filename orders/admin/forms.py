@@ -4,9 +4,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from django import forms
+from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from unfold.widgets import (
+    BASE_INPUT_CLASSES,
+    UnfoldAdminCheckboxSelectMultipleWidget,
     UnfoldAdminIntegerFieldWidget,
     UnfoldAdminSelectWidget,
     UnfoldAdminTextareaWidget,
@@ -14,12 +17,15 @@ from unfold.widgets import (
 )
 
 from agreements.models import StatutoryRight
+from inventory.models import Plan, SupplyBatch
 from inventory.money import Money
 from orders.cases import OUTCOMES
-from orders.models import Ground, OrderLine, ReturnReason, Side
+from orders.models import Allocation, Ground, OrderLine, Refund, ReturnReason, Side
 
 # Which rule of the law: the order's own right, or one that is written down.
 RIGHT, OTHER = "right", "other"
+# What a refund at the gateway's desk was for, where it was no refund of ours.
+UNITS, GOODWILL = "units", "goodwill"
 
 
 class RequestRefundForm(forms.Form):
@@ -49,10 +55,27 @@ class RequestRefundForm(forms.Form):
         widget=UnfoldAdminTextareaWidget({"rows": 4}),
     )
 
+    phones = forms.TypedMultipleChoiceField(
+        label=gettext_lazy("Phones to take back"),
+        required=False,
+        coerce=int,
+        help_text=gettext_lazy(
+            "Units that are allocated already. Their service ends with the approval, and the devices go into "
+            "quarantine."
+        ),
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+    )
+
     def __init__(
-        self, data: Mapping[str, Any] | None, *, right: StatutoryRight | None, lines: Iterable[OrderLine]
+        self,
+        data: Mapping[str, Any] | None,
+        *,
+        right: StatutoryRight | None,
+        lines: Iterable[OrderLine],
+        phones: Iterable[Allocation],
     ) -> None:
-        """`right` is the order's; `lines` are those with units that wait, plan and term loaded."""
+        """`right` is the order's; `lines` are those with units that wait, plan and term loaded; `phones` are in use,
+        device and plan loaded."""
         super().__init__(data)
         self.right = right
         rule = cast(forms.ChoiceField, self.fields["rule"])
@@ -75,6 +98,21 @@ class RequestRefundForm(forms.Form):
                 initial=0,
                 widget=UnfoldAdminIntegerFieldWidget,
             )
+        field = cast(forms.TypedMultipleChoiceField, self.fields.pop("phones"))
+        field.choices = [
+            (
+                phone.pk,
+                _("%(device)s, %(plan)s, until %(day)s")
+                % {
+                    "device": phone.device,
+                    "plan": phone.line.plan,
+                    "day": date_format(phone.ends_at, "DATE_FORMAT"),
+                },
+            )
+            for phone in phones
+        ]
+        if field.choices:
+            self.fields["phones"] = field  # below the units
 
     def legal_basis(self) -> str:
         """The rule that was chosen or written; empty if none was. The form must be valid."""
@@ -90,6 +128,92 @@ class RequestRefundForm(forms.Form):
     def units(self) -> dict[int, int]:
         """How many units of each line, by the line's id. The form must be valid."""
         return {line.pk: self.cleaned_data[f"units_{line.pk}"] for line in self.lines}
+
+    def phone_ids(self) -> list[int]:
+        """The allocations to take back. The form must be valid."""
+        ids: list[int] = self.cleaned_data.get("phones", [])
+        return ids
+
+
+class ExternalRefundForm(RequestRefundForm):
+    """What a refund at the gateway's own desk was for: units, a refund that had failed, or nothing."""
+
+    purpose = forms.ChoiceField(
+        label=gettext_lazy("It was for"),
+        help_text=gettext_lazy(
+            "Units leave the queue, and phones go into quarantine, when a second member of staff approves. No money "
+            "moves any more. Goodwill takes nothing from the customer."
+        ),
+        widget=UnfoldAdminSelectWidget,
+    )
+    field_order = ("purpose",)
+
+    def __init__(
+        self,
+        data: Mapping[str, Any] | None,
+        *,
+        right: StatutoryRight | None,
+        lines: Iterable[OrderLine],
+        phones: Iterable[Allocation],
+        failed: Iterable[Refund],
+    ) -> None:
+        """`failed` are refunds of the same amount that the gateway refused."""
+        super().__init__(data, right=right, lines=lines, phones=phones)
+        cast(forms.ChoiceField, self.fields["purpose"]).choices = [
+            (UNITS, _("units named below")),
+            *(
+                (f"{refund.pk}", _("refund %(refund)s, which had failed") % {"refund": refund})
+                for refund in failed
+            ),
+            (GOODWILL, _("nothing: goodwill")),
+        ]
+
+
+class PayoutForm(forms.Form):
+    means = forms.CharField(
+        label=gettext_lazy("Sent by"),
+        max_length=100,
+        help_text=gettext_lazy("The customer reads it: bank transfer, or a wallet, with its last digits."),
+        widget=UnfoldAdminTextInputWidget,
+    )
+    reference = forms.CharField(
+        label=gettext_lazy("Reference of the transfer"), max_length=60, widget=UnfoldAdminTextInputWidget
+    )
+    paid_on = forms.DateField(
+        label=gettext_lazy("Sent on"),
+        help_text=gettext_lazy("The day in Hong Kong."),
+        widget=forms.DateInput(
+            {"type": "date", "class": " ".join([*BASE_INPUT_CLASSES, "max-w-2xl"])}, format="%Y-%m-%d"
+        ),
+    )
+
+
+class WhatIsMissingForm(forms.Form):
+    """A plan, or a batch, in one list; the value is the query of the page that declares it."""
+
+    what = forms.ChoiceField(label=gettext_lazy("What cannot be supplied"), widget=UnfoldAdminSelectWidget)
+
+    def __init__(
+        self, data: Mapping[str, Any] | None, *, plans: Iterable[Plan], batches: Iterable[SupplyBatch]
+    ) -> None:
+        super().__init__(data)
+        cast(forms.ChoiceField, self.fields["what"]).choices = [
+            (_("A whole plan"), [(f"plan={plan.pk}", str(plan)) for plan in plans]),
+            (
+                _("What is outstanding of a batch"),
+                [(f"batch={batch.pk}", f"{batch}, {batch.plan}") for batch in batches],
+            ),
+        ]
+
+
+class DeclareShortfallForm(forms.Form):
+    reason = forms.CharField(
+        label=gettext_lazy("Reason"),
+        help_text=gettext_lazy(
+            "Why it cannot be supplied. The second person decides by it; it stays on record."
+        ),
+        widget=UnfoldAdminTextareaWidget({"rows": 4}),
+    )
 
 
 class GiveBackForm(forms.Form):

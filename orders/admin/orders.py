@@ -1,7 +1,7 @@
 """Orders: read whole, with everything that happened to them; a refund is asked for from here."""
 
 from django.contrib import admin, messages
-from django.db.models import IntegerField, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models import Exists, IntegerField, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -25,6 +25,7 @@ from evidence.admin import (
     posted,
     staff_id,
 )
+from orders.admin.documents import DocumentInline
 from orders.admin.forms import RequestRefundForm
 from orders.admin.guardians import GuardianInline
 from orders.models import (
@@ -46,6 +47,7 @@ from orders.models import (
 )
 from orders.models.order import WAITING_UNITS
 from orders.refunds import RefundRefused, request_refund
+from orders.returns import WINDOW_WARNING
 from orders.views.proof import proof_response
 
 ORDER_COLOURS: dict[str, str] = {
@@ -113,7 +115,15 @@ class AttemptInline(RecordInline):
 class LedgerInline(RecordInline):
     model = LedgerEntry
     tab = True
-    fields = ("kind_label", "amount", "gateway", "transaction_id", "occurred_at", "recorded_at")
+    fields = (
+        "kind_label",
+        "amount",
+        "gateway",
+        "transaction_id",
+        "occurred_at",
+        "recorded_at",
+        "refundable_until",
+    )
     kind_label = choice_column(
         "kind", gettext_lazy("kind"), {EntryKind.CAPTURE: "success", EntryKind.CHARGEBACK: "danger"}
     )
@@ -163,6 +173,29 @@ class ReviewInline(RecordInline):
     fields = ("kind", "detail", "opened_at", "resolved_at", "resolution")
 
 
+class RefundWindowFilter(admin.SimpleListFilter):
+    """Orders that wait, by how long their payment's gateway still gives money back."""
+
+    title = gettext_lazy("refund by the gateway")
+    parameter_name = "refund_window"
+
+    def lookups(self, request: HttpRequest, model_admin: object) -> list[tuple[str, str]]:
+        return [
+            ("closing", _("possible for 14 days at most")),
+            ("closed", _("possible no more")),
+        ]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Order]) -> QuerySet[Order]:
+        now = timezone.now()
+        captures = LedgerEntry.objects.filter(order=OuterRef("pk"), kind=EntryKind.CAPTURE)
+        closing = captures.filter(refundable_until__gt=now, refundable_until__lte=now + WINDOW_WARNING)
+        closed = captures.filter(refundable_until__lte=now)
+        if self.value() not in ("closing", "closed"):
+            return queryset
+        waits = OrderLine.objects.in_queue().filter(order=OuterRef("pk"))
+        return queryset.filter(Exists(waits), Exists(closing if self.value() == "closing" else closed))
+
+
 class PhoneRows(ModelAdmin):  # type: ignore[misc]
     """The allocations of one order, which are rows of its lines: an inline cannot show them."""
 
@@ -191,7 +224,7 @@ class PhonesOfOrder(BaseDataset):  # type: ignore[misc]
 @admin.register(Order)
 class OrderAdmin(RecordAdmin):
     list_display = ("reference", "customer", "state_label", "total_shown", "placed_at", "paid_at", "waiting")
-    list_filter = ("state", "currency", "lines__plan")
+    list_filter = ("state", RefundWindowFilter, "currency", "lines__plan")
     list_select_related = ("customer",)
     search_fields = ("reference",)
     search_help_text = gettext_lazy("Reference, the customer's email address, or a device's code")
@@ -218,6 +251,7 @@ class OrderAdmin(RecordAdmin):
         LineInline,
         AttemptInline,
         LedgerInline,
+        DocumentInline,
         RefundInline,
         ReturnInline,
         GuardianInline,
@@ -274,8 +308,12 @@ class OrderAdmin(RecordAdmin):
     @button(gettext_lazy("Request refund"), icon="undo", permission="refund")
     def request_refund(self, request: HttpRequest, object_id: str) -> HttpResponse:
         order: Order = self.record(request, object_id)
-        waiting = order.lines.filter(state=LineState.WAITING).select_related("plan", "term")
-        form = RequestRefundForm(posted(request), right=order.right, lines=waiting)
+        form = RequestRefundForm(
+            posted(request),
+            right=order.right,
+            lines=order.lines.in_queue().select_related("plan", "term"),
+            phones=phones_in_use(order),
+        )
         if form.is_valid():
             try:
                 refund = request_refund(
@@ -285,6 +323,7 @@ class OrderAdmin(RecordAdmin):
                     right_id=form.right_id(),
                     explanation=form.cleaned_data["explanation"],
                     units=form.units(),
+                    phones=form.phone_ids(),
                     requested_by_id=staff_id(request),
                     now=timezone.now(),
                 )
@@ -301,12 +340,17 @@ class OrderAdmin(RecordAdmin):
             title=_("Request a refund of order %(order)s") % {"order": order},
             intro=_(
                 "In the pre-sale period there are two grounds for a refund, and no third (agreement 3.3). "
-                "A second member of staff decides; until then nothing leaves the queue."
+                "A second member of staff decides; until then nothing leaves the queue, and every phone works."
             ),
             form=form,
             button=_("Request the refund"),
             record=order,
         )
+
+
+def phones_in_use(order: Order) -> QuerySet[Allocation]:
+    live = Allocation.objects.filter(line__order=order, ended_at=None)
+    return live.select_related("device", "line__plan").order_by("line", "unit")
 
 
 def _list_link(name: str, words: str, **query: str) -> SafeString:

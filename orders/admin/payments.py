@@ -1,7 +1,7 @@
 """Money: attempts, webhooks, the ledger, and what did not fit and waits for a person."""
 
 from django.contrib import admin, messages
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
 from django.utils.html import format_html
@@ -11,16 +11,21 @@ from django.utils.translation import gettext_lazy
 
 from evidence.admin import RecordAdmin, button, choice_column, column, posted, staff_id
 from inventory.money import Money
-from orders.admin.forms import GiveBackForm, ResolveForm
-from orders.admin.orders import ATTEMPT_COLOURS, LedgerInline
+from orders.admin.forms import GOODWILL, UNITS, ExternalRefundForm, GiveBackForm, ResolveForm
+from orders.admin.orders import ATTEMPT_COLOURS, LedgerInline, phones_in_use
 from orders.models import (
     EntryKind,
+    Ground,
     LedgerEntry,
+    Order,
     PaymentAttempt,
+    RefundState,
     ReturnReason,
     ReviewItem,
+    ReviewKind,
     WebhookEvent,
 )
+from orders.refunds import RefundRefused, request_refund, settle_failed_refund
 from orders.returns import CannotReturn, free_to_return, give_back
 from orders.reviews import AlreadyResolved, resolve_review_item
 
@@ -134,6 +139,7 @@ class LedgerEntryAdmin(RecordAdmin):
         "gateway",
         "occurred_at",
         "recorded_at",
+        "refundable_until",
     )
     list_filter = ("kind", "gateway", "currency")
     list_select_related = ("order",)
@@ -160,10 +166,76 @@ class ReviewItemAdmin(RecordAdmin):
     search_fields = ("order__reference__startswith", "detail")
     date_hierarchy = "opened_at"
     ordering = ("-id",)
-    actions_detail = ("resolve",)
+    actions_detail = ("say_what_for", "resolve")
 
     def offers(self, record: ReviewItem, button: str) -> bool:
-        return record.resolved_at is None
+        is_external = record.kind == ReviewKind.EXTERNAL_REFUND and record.entry_id is not None
+        return record.resolved_at is None and (button == "say_what_for") == is_external
+
+    @button(gettext_lazy("Say what it was for"), icon="undo")
+    def say_what_for(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """A refund at the gateway's own desk: the units it was for leave the queue, and no money moves again."""
+        item: ReviewItem = self.record(request, object_id)
+        order, entry = item.order, item.entry
+        if order is None or entry is None:
+            raise Http404
+        form = ExternalRefundForm(
+            posted(request),
+            right=order.right,
+            lines=order.lines.in_queue().select_related("plan", "term"),
+            phones=phones_in_use(order),
+            failed=order.refunds.filter(state=RefundState.FAILED, minor=-entry.minor, entry=None),
+        )
+        if form.is_valid():
+            try:
+                done = self._settle(request, item, order, entry, form)
+            except (RefundRefused, AlreadyResolved) as refused:
+                form.add_error(None, str(refused))
+            else:
+                self.log_change(request, item, done)
+                messages.success(request, done)
+                return redirect(self.page_of(item))
+        return self.ask(
+            request,
+            title=_("What was this refund for?"),
+            intro=_("Order %(order)s: %(detail)s") % {"order": order, "detail": item.detail},
+            form=form,
+            button=_("Save"),
+            record=item,
+        )
+
+    def _settle(
+        self,
+        request: HttpRequest,
+        item: ReviewItem,
+        order: Order,
+        entry: LedgerEntry,
+        form: ExternalRefundForm,
+    ) -> str:
+        """Do what the form says, and say what was done."""
+        now, purpose = timezone.now(), form.cleaned_data["purpose"]
+        if purpose == GOODWILL:
+            note = _("Goodwill, for no unit: %(note)s") % {"note": form.cleaned_data["explanation"]}
+            resolve_review_item(item_id=item.pk, resolution=note, resolved_by_id=staff_id(request), now=now)
+            return _("The item is resolved: it was goodwill, and every unit keeps its place.")
+        if purpose != UNITS:
+            settled = settle_failed_refund(
+                refund_id=int(purpose), entry_id=entry.pk, settled_by_id=staff_id(request), now=now
+            )
+            return _("Refund %(refund)s is paid by it.") % {"refund": settled}
+        refund = request_refund(
+            order_id=order.pk,
+            ground=Ground(form.cleaned_data["ground"]),
+            legal_basis=form.legal_basis(),
+            right_id=form.right_id(),
+            explanation=form.cleaned_data["explanation"],
+            units=form.units(),
+            phones=form.phone_ids(),
+            entry_id=entry.pk,
+            requested_by_id=staff_id(request),
+            now=now,
+        )
+        return _("Refund %(refund)s waits for a second member of staff.") % {"refund": refund}
 
     @button(gettext_lazy("Resolve"), icon="task_alt")
     def resolve(self, request: HttpRequest, object_id: str) -> HttpResponse:

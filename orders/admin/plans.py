@@ -1,4 +1,4 @@
-"""Plans again: with their queue, and a sweep at the press of a button."""
+"""Plans and batches again: with the queue, a sweep at the press of a button, and what cannot be supplied."""
 
 from typing import Any
 
@@ -18,21 +18,22 @@ from django.utils.translation import gettext_lazy
 from kombu.exceptions import OperationalError
 
 from evidence.admin import button, column, posted
-from inventory.admin import PlanAdmin
-from inventory.models import Plan
+from inventory.admin import PlanAdmin, SupplyBatchAdmin
+from inventory.models import Plan, SupplyBatch
+from orders.admin.shortfalls import declare_address
 from orders.models import LineState, OrderLine
 from orders.models.order import WAITING_UNITS
 from orders.queue import free_devices_by_plan
 from orders.tasks import sweep
 
-# Stock knows nothing of orders, so it is here that its page learns of the queue.
-admin.site.unregister(Plan)
+# Stock knows nothing of orders, so it is here that its pages learn of the queue.
+admin.site.unregister((Plan, SupplyBatch))
 
 
 @admin.register(Plan)
 class PlanWithQueueAdmin(PlanAdmin):
     list_display = (*PlanAdmin.list_display[:-1], "queue", "rank")
-    actions_detail = ("run_sweep",)
+    actions_detail = ("run_sweep", "declare_shortfall")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Plan]:
         waiting = OrderLine.objects.filter(plan=OuterRef("pk"), state=LineState.WAITING).order_by()
@@ -44,6 +45,19 @@ class PlanWithQueueAdmin(PlanAdmin):
     def queue(self, plan: Any) -> SafeString:
         address = f"{reverse('admin:orders_orderline_changelist')}?plan__id__exact={plan.pk}"
         return format_html('<a class="text-link" href="{}">{}</a>', address, f"{plan.waiting:,}")
+
+    def has_declare_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
+        return request.user.has_perm("orders.add_shortfall")
+
+    @button(
+        gettext_lazy("Unable to supply"),
+        icon="production_quantity_limits",
+        permission="declare",
+        is_danger=True,
+    )
+    def declare_shortfall(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        plan: Plan = self.record(request, object_id)
+        return redirect(declare_address(plan=plan.pk))
 
     @button(gettext_lazy("Run sweep now"), icon="cached")
     def run_sweep(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -79,3 +93,26 @@ class PlanWithQueueAdmin(PlanAdmin):
             button=_("Run the sweep"),
             record=plan,
         )
+
+
+@admin.register(SupplyBatch)
+class SupplyBatchWithQueueAdmin(SupplyBatchAdmin):
+    actions_detail = (*SupplyBatchAdmin.actions_detail, "declare_shortfall")
+
+    def has_declare_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
+        return request.user.has_perm("orders.add_shortfall")
+
+    def offers(self, record: SupplyBatch, button: str) -> bool:
+        if button == "declare_shortfall":
+            return record.received_units < record.quantity
+        return super().offers(record, button)
+
+    @button(
+        gettext_lazy("Unable to supply"),
+        icon="production_quantity_limits",
+        permission="declare",
+        is_danger=True,
+    )
+    def declare_shortfall(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        batch: SupplyBatch = self.record(request, object_id)
+        return redirect(declare_address(batch=batch.pk))

@@ -86,12 +86,18 @@ class EstimateInline(RecordInline):
 class RefundedInline(RecordInline):
     model = RefundLine
     tab = True
-    fields = ("refund", "units")
+    fields = ("refund", "units", "phone")
     ordering = ("id",)
     opens = False
 
+    @column(gettext_lazy("phone"))
+    def phone(self, taken: RefundLine) -> str:
+        return str(taken.allocation.device) if taken.allocation else UNKNOWN
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[RefundLine]:
-        taken: QuerySet[RefundLine] = super().get_queryset(request).select_related("refund")
+        taken: QuerySet[RefundLine] = (
+            super().get_queryset(request).select_related("refund", "allocation__device")
+        )
         return taken
 
 

@@ -17,9 +17,11 @@ from orders.gateways.paypal import PayPalGateway
 from orders.gateways.protocol import Gateway
 from orders.gateways.sandbox import SandboxGateway
 from orders.gateways.stripe import StripeGateway
+from orders.gateways.wechat import WechatGateway
 
 GATEWAYS: dict[str, type[Gateway]] = {
     "alipay": AlipayGateway,
+    "wechat": WechatGateway,
     "stripe": StripeGateway,
     "paypal": PayPalGateway,
     "nowpayments": NowpaymentsGateway,

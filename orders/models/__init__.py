@@ -1,10 +1,12 @@
 """The rows of the sale, in the order in which they come to be."""
 
 from orders.models.case import Case, CaseMessage, CaseState, Matter, Outcome, Side
+from orders.models.document import Document, DocumentKind
 from orders.models.fairness import PublishedHead, QueueEvent, QueueEventKind
 from orders.models.guardian import GuardianAnswer, GuardianRequest
 from orders.models.order import LineState, Order, OrderLine, OrderState, new_reference
 from orders.models.payment import (
+    BY_HAND,
     AttemptState,
     EntryKind,
     LedgerEntry,
@@ -17,6 +19,7 @@ from orders.models.queue import Allocation, Basis, Cause, Estimate, EstimateRoun
 from orders.models.refund import (
     Ground,
     MoneyReturn,
+    Payout,
     Refund,
     RefundLine,
     RefundState,
@@ -24,8 +27,10 @@ from orders.models.refund import (
     ReturnState,
 )
 from orders.models.segment import SegmentCount
+from orders.models.shortfall import Shortfall, ShortfallLine, ShortfallLineState, ShortfallState
 
 __all__ = (
+    "BY_HAND",
     "Allocation",
     "AttemptState",
     "Basis",
@@ -33,6 +38,8 @@ __all__ = (
     "CaseMessage",
     "CaseState",
     "Cause",
+    "Document",
+    "DocumentKind",
     "EntryKind",
     "Estimate",
     "EstimateRound",
@@ -49,6 +56,7 @@ __all__ = (
     "OrderState",
     "Outcome",
     "PaymentAttempt",
+    "Payout",
     "PublishedHead",
     "QueueEvent",
     "QueueEventKind",
@@ -60,6 +68,10 @@ __all__ = (
     "ReviewItem",
     "ReviewKind",
     "SegmentCount",
+    "Shortfall",
+    "ShortfallLine",
+    "ShortfallLineState",
+    "ShortfallState",
     "Side",
     "WebhookEvent",
     "new_reference",

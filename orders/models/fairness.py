@@ -18,6 +18,7 @@ class QueueEventKind(models.TextChoices):
     HELD = "held", _("put on hold")
     RELEASED = "released", _("released from hold")
     RETURNED = "returned", _("waits again")
+    REFUNDED = "refunded", _("refunded after it was allocated")
 
 
 class QueueEvent(WriteOnce):

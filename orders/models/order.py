@@ -148,6 +148,10 @@ class LineQuerySet(models.QuerySet["OrderLine"]):
         """The queue of a plan: first served first."""
         return self.filter(plan_id=plan_id, state=LineState.WAITING).order_by("paid_at", "id")
 
+    def in_queue(self) -> "LineQuerySet":
+        """Lines with a place in a queue, on hold or not."""
+        return self.filter(state__in=(LineState.WAITING, LineState.HELD))
+
     def units(self) -> int:
         """Units of these lines that wait, or would wait once paid."""
         return self.aggregate(units=Sum(WAITING_UNITS))["units"] or 0

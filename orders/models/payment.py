@@ -156,6 +156,10 @@ class EntryKind(models.TextChoices):
     REVERSAL = "reversal", _("chargeback reversed")
 
 
+# In the place of a gateway's name: money that staff sent by other means (`Payout`).
+BY_HAND = "by-hand"
+
+
 class LedgerEntry(AppendOnly):
     """Money that moved, as the gateway states it. `minor` is positive towards us, negative away from us."""
 
@@ -170,6 +174,8 @@ class LedgerEntry(AppendOnly):
     currency = models.CharField(_("currency"), max_length=3)
     occurred_at = models.DateTimeField(_("occurred at"))
     recorded_at = models.DateTimeField(_("recorded at"))
+    # Of a capture: until when the gateway gives it back. Empty where it does so for ever.
+    refundable_until = models.DateTimeField(_("refundable until"), null=True)
 
     class Meta:
         verbose_name = _("ledger entry")
@@ -181,6 +187,13 @@ class LedgerEntry(AppendOnly):
                 name="orders_ledgerentry_sign",
                 condition=Q(kind__in=(EntryKind.CAPTURE, EntryKind.REVERSAL), minor__gt=0)
                 | Q(kind__in=(EntryKind.REFUND, EntryKind.CHARGEBACK), minor__lt=0),
+            ),
+        )
+        indexes = (
+            models.Index(
+                fields=["refundable_until"],
+                name="orders_ledgerentry_refundable",
+                condition=Q(refundable_until__isnull=False),
             ),
         )
 
@@ -211,6 +224,7 @@ class ReviewKind(models.TextChoices):
     BOOKS_DIFFER = "books-differ", _("the gateway's books differ from ours")
     EVIDENCE_BROKEN = "evidence-broken", _("evidence that was tampered with")
     CASE_OVERDUE = "case-overdue", _("a case without its first answer in time")
+    REFUND_WINDOW = "refund-window", _("soon the gateway gives nothing back")
 
 
 class ReviewItem(WriteOnce):
@@ -220,6 +234,15 @@ class ReviewItem(WriteOnce):
     dedupe_key = models.CharField(_("key"), max_length=160, unique=True)
     order = models.ForeignKey(
         Order, models.PROTECT, null=True, blank=True, related_name="review_items", verbose_name=_("order")
+    )
+    # Of a refund at a gateway's own desk, and of a capture that soon cannot be given back.
+    entry = models.ForeignKey(
+        LedgerEntry,
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="review_items",
+        verbose_name=_("ledger entry"),
     )
     detail = models.TextField(_("what happened"))
     opened_at = models.DateTimeField(_("opened"))
@@ -233,6 +256,7 @@ class ReviewItem(WriteOnce):
         "kind",
         "dedupe_key",
         "order",
+        "entry",
         "detail",
         "opened_at",
         "resolved_at",

@@ -11,7 +11,8 @@ from agreements.models import StatutoryRight
 from evidence.models import AppendOnly, WriteOnce
 from inventory.money import Money
 from orders.models.order import Order, OrderLine
-from orders.models.payment import PaymentAttempt
+from orders.models.payment import LedgerEntry, PaymentAttempt
+from orders.models.queue import Allocation
 
 
 class Ground(models.TextChoices):
@@ -28,13 +29,28 @@ class RefundState(models.TextChoices):
     PAID = "paid", _("paid back")
     FAILED = "failed", _("refused by the gateway")
 
+    @classmethod
+    def granted(cls) -> tuple["RefundState", ...]:
+        """States in which the customer is owed the money, or has it."""
+        return (cls.APPROVED, cls.PAID, cls.FAILED)
+
 
 class Refund(WriteOnce):
-    """Units of one order that are taken back, and the money for them."""
+    """Units of one order that are taken back, and the money for them.
+
+    With `entry` the money went back at the gateway's own desk, before or instead of being sent by us.
+    """
 
     order = models.ForeignKey(Order, models.PROTECT, related_name="refunds", verbose_name=_("order"))
     attempt = models.ForeignKey(
         PaymentAttempt, models.PROTECT, related_name="refunds", verbose_name=_("paid by")
+    )
+    entry = models.ForeignKey(
+        LedgerEntry,
+        models.PROTECT,
+        null=True,
+        related_name="refunds",
+        verbose_name=_("made at the gateway's desk"),
     )
     reference = models.CharField(_("reference"), max_length=32, unique=True)
     ground = models.CharField(_("ground"), max_length=20, choices=Ground.choices)
@@ -62,6 +78,7 @@ class Refund(WriteOnce):
     written_once: ClassVar[tuple[str, ...]] = (
         "order",
         "attempt",
+        "entry",
         "reference",
         "ground",
         "legal_basis",
@@ -90,6 +107,9 @@ class Refund(WriteOnce):
                 | ~Q(ground=Ground.LAW) & Q(legal_basis="", right=None),
             ),
             models.CheckConstraint(name="orders_refund_explained", condition=~Q(explanation="")),
+            models.UniqueConstraint(
+                "entry", condition=~Q(state=RefundState.REJECTED), name="orders_refund_entry_once"
+            ),
             models.CheckConstraint(
                 name="orders_refund_decided_by_a_second_person",
                 condition=Q(decided_by=None, state=RefundState.REQUESTED)
@@ -187,11 +207,14 @@ class MoneyReturn(WriteOnce):
 
 
 class RefundLine(AppendOnly):
-    """How many units of one line a refund takes back."""
+    """How many waiting units of one line a refund takes back, or, with `allocation`, one phone of it."""
 
     refund = models.ForeignKey(Refund, models.PROTECT, related_name="lines", verbose_name=_("refund"))
     line = models.ForeignKey(
         OrderLine, models.PROTECT, related_name="refund_lines", verbose_name=_("order line")
+    )
+    allocation = models.ForeignKey(
+        Allocation, models.PROTECT, null=True, related_name="refund_lines", verbose_name=_("phone")
     )
     units = models.PositiveIntegerField(_("units"))
 
@@ -199,9 +222,91 @@ class RefundLine(AppendOnly):
         verbose_name = _("refunded line")
         verbose_name_plural = _("refunded lines")
         constraints = (
-            models.UniqueConstraint("refund", "line", name="orders_refundline_unique"),
+            models.UniqueConstraint(
+                "refund", "line", condition=Q(allocation=None), name="orders_refundline_unique"
+            ),
+            models.UniqueConstraint("refund", "allocation", name="orders_refundline_phone_unique"),
+            models.CheckConstraint(
+                name="orders_refundline_phone_is_one_unit", condition=Q(allocation=None) | Q(units=1)
+            ),
             models.CheckConstraint(name="orders_refundline_units_positive", condition=Q(units__gt=0)),
         )
 
     def __str__(self) -> str:
         return f"{self.units} units"
+
+
+class Payout(WriteOnce):
+    """Money that a gateway would not give back, sent by other means: one person records it, another confirms."""
+
+    refund = models.ForeignKey(
+        Refund, models.PROTECT, null=True, related_name="payouts", verbose_name=_("refund")
+    )
+    money_return = models.ForeignKey(
+        MoneyReturn, models.PROTECT, null=True, related_name="payouts", verbose_name=_("returned money")
+    )
+    means = models.CharField(_("sent by"), max_length=100)
+    reference = models.CharField(_("reference of the transfer"), max_length=60)
+    paid_on = models.DateField(_("sent on"))
+    recorded_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.PROTECT, related_name="+", verbose_name=_("recorded by")
+    )
+    recorded_at = models.DateTimeField(_("recorded at"))
+    is_confirmed = models.BooleanField(_("confirmed"), null=True)
+    decided_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+", verbose_name=_("decided by")
+    )
+    decided_at = models.DateTimeField(_("decided at"), null=True)
+
+    written_once: ClassVar[tuple[str, ...]] = (
+        "refund",
+        "money_return",
+        "means",
+        "reference",
+        "paid_on",
+        "recorded_by",
+        "recorded_at",
+        "is_confirmed",
+        "decided_by",
+        "decided_at",
+    )
+
+    class Meta:
+        verbose_name = _("payout by hand")
+        verbose_name_plural = _("payouts by hand")
+        ordering = ("-id",)
+        constraints = (
+            models.CheckConstraint(
+                name="orders_payout_of_one_thing",
+                condition=Q(refund=None, money_return__isnull=False)
+                | Q(refund__isnull=False, money_return=None),
+            ),
+            models.CheckConstraint(name="orders_payout_says_how", condition=~Q(means="") & ~Q(reference="")),
+            models.CheckConstraint(
+                name="orders_payout_decided_by_a_second_person",
+                condition=Q(is_confirmed=None, decided_by=None, decided_at=None)
+                | Q(is_confirmed__isnull=False, decided_by__isnull=False, decided_at__isnull=False)
+                & ~Q(decided_by=F("recorded_by")),
+            ),
+            # One that was not confirmed makes room for another.
+            models.UniqueConstraint(
+                "refund",
+                condition=Q(is_confirmed=None) | Q(is_confirmed=True),
+                name="orders_payout_refund_once",
+            ),
+            models.UniqueConstraint(
+                "money_return",
+                condition=Q(is_confirmed=None) | Q(is_confirmed=True),
+                name="orders_payout_return_once",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.reference
+
+    @property
+    def due(self) -> Refund | MoneyReturn:
+        """What was paid by it. Needs `refund` and `money_return` loaded."""
+        due = self.refund or self.money_return
+        assert due is not None  # noqa: S101 (a constraint: it is the one or the other)
+        return due

@@ -156,8 +156,8 @@ def _faults_of_lines(plan: Plan) -> Iterator[str]:
     of_ledger: dict[str, Aggregate | CombinedExpression] = {
         "joined": of(QueueEventKind.JOINED),
         "times_joined": Count("queue_events", filter=Q(queue_events__kind=QueueEventKind.JOINED)),
-        "served": of(QueueEventKind.ALLOCATED) - of(QueueEventKind.RETURNED),
-        "left": of(QueueEventKind.LEFT),
+        "served": of(QueueEventKind.ALLOCATED) - of(QueueEventKind.RETURNED, QueueEventKind.REFUNDED),
+        "left": of(QueueEventKind.LEFT, QueueEventKind.REFUNDED),
         "holds": Count("queue_events", filter=Q(queue_events__kind=QueueEventKind.HELD))
         - Count("queue_events", filter=Q(queue_events__kind=QueueEventKind.RELEASED)),
         "misdated": Count("queue_events", filter=~Q(queue_events__paid_at=F("paid_at"))),

@@ -65,9 +65,9 @@ def check(ledger: Iterable[str], heads: Iterable[str] = ()) -> Iterator[str]:
             (held.add if kind == "held" else held.discard)(line)
         elif kind in ("joined", "returned"):
             waiting[line] = left + units
-        elif units > left or (kind == "allocated" and line in held):
+        elif kind != "refunded" and (units > left or (kind == "allocated" and line in held)):
             yield f"Entry {number}: {units} units of line {line} are {kind}, but {left} wait."
-        else:
+        elif kind != "refunded":  # it had its device, and waits for none
             waiting[line] = left - units
     yield from (f"The seal {head} is not in this ledger." for head in sorted(missing))
 

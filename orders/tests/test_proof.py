@@ -303,9 +303,16 @@ def test_heads_of_the_chains_are_printed_as_the_check_takes_them(order: Order) -
 
 def test_nothing_on_record_is_said(buyer: User) -> None:
     words = proof(make_order([(make_fee(make_plan()), 1)], customer=buyer))
-    for title in ("accepted with the order", "Payments", "Refunds", "Notices sent", "Cases"):
+    for title in (
+        "accepted with the order",
+        "Payments",
+        "Refunds",
+        "Invoices and credit notes",
+        "Notices sent",
+        "Cases",
+    ):
         assert squeezed(title) in words
-    assert words.count(squeezed("None on record.")) == 8
+    assert words.count(squeezed("None on record.")) == 9
 
 
 def test_what_people_write_is_printed_whatever_it_says(order: Order) -> None:
@@ -360,7 +367,7 @@ def test_number_of_queries_does_not_grow_with_the_record(order: Order, staff: Us
     before = queries()
     add(2)
     add(3)
-    assert (before, queries()) == (12, 12)
+    assert (before, queries()) == (13, 13)
 
 
 def test_customer_gets_the_evidence_of_his_own_order_in_the_browser(client: Client, order: Order) -> None:

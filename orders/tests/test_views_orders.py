@@ -10,11 +10,13 @@ from accounts.models import User
 from inventory.models import Fee
 from orders.allocation import allocate_devices
 from orders.estimates import record_first_estimate, refresh_estimates
-from orders.models import Order, OrderState
+from orders.models import Ground, Order, OrderState, Refund
+from orders.refunds import approve_refund, reject_refund, request_refund
 from orders.tests.shopping import log_in
 from tests.builders import (
     NOW,
     make_batch,
+    make_capture,
     make_devices,
     make_fee,
     make_line,
@@ -214,11 +216,11 @@ def test_phones_are_listed_with_the_days_left(
 def test_order_page_asks_one_more_query_for_each_waiting_line(
     client: Client, customer: User, waiting: Order, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
-    with django_assert_num_queries(20):
+    with django_assert_num_queries(22):
         client.get(f"/orders/{waiting.reference}/")
     fees = [make_fee(make_plan(f"Plan {number}")) for number in range(4)]
     larger = make_order([(fee, 1) for fee in fees], customer=customer, paid_at=NOW)
-    with django_assert_num_queries(23):
+    with django_assert_num_queries(25):
         client.get(f"/orders/{larger.reference}/")
 
 
@@ -235,3 +237,33 @@ def test_lists_ask_the_same_number_of_queries_for_one_order_and_for_five(
         make_order([(fee, 1), (make_fee(fee.term.plan, days=90), 2)], customer=customer, paid_at=NOW)
     with django_assert_num_queries(8):
         client.get("/orders/")
+
+
+@pytest.mark.clause("3.3")
+@pytest.mark.payment_case(41)
+def test_order_page_shows_what_has_become_of_each_refund(client: Client, customer: User, fee: Fee) -> None:
+    order = make_order([(fee, 5)], customer=customer, paid_at=NOW)
+    make_capture(order)
+    line, clerk, approver = order.lines.get(), make_user(is_staff=True), make_user(is_staff=True)
+    for number in range(5):
+        refund = request_refund(
+            order_id=order.pk,
+            ground=Ground.UNABLE_TO_SUPPLY,
+            explanation="The supplier has given it up.",
+            units={line.pk: 1},
+            requested_by_id=clerk.pk,
+            now=NOW,
+        )
+        if number < 3:
+            approve_refund(refund_id=refund.pk, approved_by_id=approver.pk, now=NOW)
+    reject_refund(refund_id=refund.pk, rejected_by_id=approver.pk, now=NOW)
+    Refund.objects.filter(reference__endswith="R2").update(state="failed", problem="Account closed.")
+    Refund.objects.filter(reference__endswith="R3").update(state="paid", paid_at=NOW)
+
+    page = client.get(order.get_absolute_url()).content.decode()
+
+    shown = page[page.index("Refunds</h3>") :]
+    assert [f"-R{n}</span>" in shown for n in range(1, 6)] == [True, True, True, False, False]
+    assert shown.index("On its way") < shown.index("Delayed") < shown.index("Paid back on Nov. 23, 2026")
+    # What the gateway said is for staff.
+    assert "Account closed." not in page

@@ -24,6 +24,7 @@ from orders.checkout import CannotCancel, cancel_order
 from orders.forms import GuardianContactForm
 from orders.models import (
     AttemptState,
+    Document,
     Estimate,
     GuardianRequest,
     LineState,
@@ -32,6 +33,8 @@ from orders.models import (
     OrderLine,
     OrderState,
     PaymentAttempt,
+    Refund,
+    RefundState,
 )
 from orders.progress import LineProgress, Progress, progress_of
 
@@ -61,6 +64,8 @@ class Situation:
     standings: tuple[Standing, ...]
     attempts: tuple[PaymentAttempt, ...]
     money_returns: tuple[MoneyReturn, ...]
+    refunds: tuple[Refund, ...]
+    documents: tuple[Document, ...]
 
     @property
     def is_on_hold(self) -> bool:
@@ -80,7 +85,8 @@ class Situation:
         """Whether anything on the page may still change without the customer."""
         waits = any(standing.progress.line.state == LineState.WAITING for standing in self.standings)
         is_open = self.order.state in OrderState.open()
-        return waits or is_open or any(attempt.state in AttemptState.open() for attempt in self.attempts)
+        is_paying = any(attempt.state in AttemptState.open() for attempt in self.attempts)
+        return waits or is_open or is_paying or any(back.state != RefundState.PAID for back in self.refunds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +193,10 @@ def _situation(order: Order) -> Situation:
         standings=tuple(Standing(each, at_payment.get(each.line.pk)) for each in progress.lines),
         attempts=tuple(order.attempts.order_by("pk")),
         money_returns=tuple(order.money_returns.order_by("pk")),
+        refunds=tuple(
+            order.refunds.filter(state__in=RefundState.granted()).select_related("order").order_by("pk")
+        ),
+        documents=tuple(order.documents.defer("contents").order_by("pk")),
     )
 
 

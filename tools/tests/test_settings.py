@@ -26,8 +26,8 @@ def names_read() -> set[str]:
 
 def test_the_example_names_every_setting_once_with_one_line_about_it() -> None:
     lines = (PROJECT / ".env.example").read_text().splitlines()
-    named = [match[1] for line in lines if (match := re.fullmatch(r"#?([A-Z_]+)=.*", line))]
+    named = [match[1] for line in lines if (match := re.fullmatch(r"#?([A-Z0-9_]+)=.*", line))]
     assert sorted(named) == sorted(names_read())
     for before, line in itertools.pairwise(lines):
-        if re.fullmatch(r"#?([A-Z_]+)=.*", line):
+        if re.fullmatch(r"#?([A-Z0-9_]+)=.*", line):
             assert before.startswith("# "), f"{line} is not explained"

@@ -32,6 +32,7 @@ from inventory.models import (
     SupplyReceipt,
     Term,
 )
+from orders.documents import issue_invoice
 from orders.models import (
     Allocation,
     AttemptState,
@@ -356,7 +357,9 @@ def _acceptance(
 
 
 def _make_payments(placed: Sequence[Placed], *, now: datetime, random: Random) -> None:
-    """A capture for every paid order, a failed attempt for half of the lost ones, and one customer who paid twice."""
+    """A capture and an invoice for every paid order, a failed attempt for half of the lost ones, and one customer
+    who paid twice.
+    """
     attempts: list[PaymentAttempt] = []
     entries: list[LedgerEntry] = []
     paid = [each for each in placed if each.order.state == OrderState.PAID]
@@ -371,18 +374,21 @@ def _make_payments(placed: Sequence[Placed], *, now: datetime, random: Random) -
         else:
             continue
         attempts.append(attempt)
-    twice = paid[-40].order
-    attempt = new_attempt(twice, 2, AttemptState.CAPTURED, random)
-    attempts.append(attempt)
-    entries.append(new_capture(attempt, at=twice.placed_at + timedelta(minutes=28), random=random))
     PaymentAttempt.objects.bulk_create(attempts)
     LedgerEntry.objects.bulk_create(entries)
+    for each in sorted(paid, key=lambda each: each.draft.sale.paid_at):
+        issue_invoice(each.order, now=each.draft.sale.paid_at + REPORTED_AFTER)
+    twice = paid[-40].order
+    attempt = new_attempt(twice, 2, AttemptState.CAPTURED, random)
+    attempt.save(force_insert=True)
+    again = new_capture(attempt, at=twice.placed_at + timedelta(minutes=28), random=random)
+    again.save(force_insert=True)
     ReviewItem.objects.create(
         kind=ReviewKind.DUPLICATE,
-        dedupe_key=f"{ReviewKind.DUPLICATE}:sandbox:{entries[-1].transaction_id}",
+        dedupe_key=f"{ReviewKind.DUPLICATE}:sandbox:{again.transaction_id}",
         order=twice,
-        detail=f"Order {twice.reference}, capture {entries[-1].transaction_id}: {twice.total} came for a paid order.",
-        opened_at=entries[-1].recorded_at,
+        detail=f"Order {twice.reference}, capture {again.transaction_id}: {twice.total} came for a paid order.",
+        opened_at=again.recorded_at,
     )
 
 
