@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -44,6 +44,7 @@ from inventory.models import (
     SupplyReceipt,
     Term,
 )
+from inventory.quarantine import NotInQuarantine, release_device, retire_device
 from inventory.receiving import FileRefused, RowProblem, receive_devices
 from inventory.supply import SupplyRefused, announce_batch, cancel_batch, change_batch, decide_oversell
 
@@ -497,3 +498,59 @@ class DeviceAdmin(RecordAdmin):
             DeviceState.RETIRED: "danger",
         },
     )
+    actions_detail = ("release", "retire")
+
+    def offers(self, record: Device, button: str) -> bool:
+        return record.state == DeviceState.QUARANTINED
+
+    @button(gettext_lazy("Put back into stock"), icon="inventory_2")
+    def release(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return self._leave_quarantine(
+            request,
+            object_id,
+            release_device,
+            title=_("Put device %(device)s back into stock?"),
+            intro=_("It was looked at and works. The next sweep gives it to whoever is first in the queue."),
+            done=_("Device %(device)s is in stock again."),
+        )
+
+    @button(gettext_lazy("Retire"), icon="delete_forever", is_danger=True)
+    def retire(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return self._leave_quarantine(
+            request,
+            object_id,
+            retire_device,
+            title=_("Retire device %(device)s?"),
+            intro=_("Nobody gets it any more. This cannot be undone."),
+            done=_("Device %(device)s is retired."),
+        )
+
+    def _leave_quarantine(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        verb: Callable[..., Device],
+        *,
+        title: str,
+        intro: str,
+        done: str,
+    ) -> HttpResponse:
+        device: Device = self.record(request, object_id)
+        form = Form(posted(request))
+        if form.is_valid():
+            try:
+                verb(device_id=device.pk)
+            except NotInQuarantine as refused:
+                form.add_error(None, str(refused))
+            else:
+                self.log_change(request, device, done % {"device": device})
+                messages.success(request, done % {"device": device})
+                return redirect(self.page_of(device))
+        return self.ask(
+            request,
+            title=title % {"device": device},
+            intro=intro,
+            form=form,
+            button=_("Yes"),
+            record=device,
+        )
