@@ -326,22 +326,24 @@ def _close_return(order: Order, move: MoneyMoved, *, now: datetime) -> None:
     if not move.reference:
         _review_external(order, move, "outside the shop", now=now)
         return
-    refund = Refund.objects.filter(order=order, reference=move.reference).first()
-    back = MoneyReturn.objects.filter(order=order, reference=move.reference).first()
+    refund = next((each for each in order.refunds.all() if move.reference in each.keys), None)
+    back = next((each for each in order.money_returns.all() if move.reference in each.keys), None)
     asked = Money(refund.minor, order.currency) if refund else back.money if back else None
     if asked is None:
         _review_external(order, move, "outside the shop", now=now)
     elif move.amount != asked:
         _review_external(order, move, f"for {move.reference}, which is over {asked}", now=now)
     elif back:
-        MoneyReturn.objects.filter(pk=back.pk).exclude(state=ReturnState.PAID).update(
-            state=ReturnState.PAID, paid_at=move.at
-        )
+        unpaid = MoneyReturn.objects.filter(pk=back.pk).exclude(state=ReturnState.PAID)
+        if not unpaid.update(state=ReturnState.PAID, paid_at=move.at):
+            _review_external(order, move, f"for {back}, which was paid already", now=now)
     elif refund:
         # The answer to our asking may have been lost or refused: what counts is that the money has gone.
         on_its_way = Refund.objects.filter(pk=refund.pk, state__in=(RefundState.APPROVED, RefundState.FAILED))
         if on_its_way.update(state=RefundState.PAID, paid_at=move.at):
             tell([about_refund(order, refund, kinds.REFUND_PAID)], now=now)
+        else:
+            _review_external(order, move, f"for {refund}, which was paid already", now=now)
 
 
 def _review_external(order: Order, move: MoneyMoved, known_as: str, *, now: datetime) -> None:
@@ -357,10 +359,13 @@ def _review_external(order: Order, move: MoneyMoved, known_as: str, *, now: date
 def _fail_return(order: Order, refused: RefusedReturn, *, now: datetime) -> None:
     """A refund that the gateway had accepted has failed: what it kept is free again, and staff are told."""
     problem = refused.problem[:300]
-    approved = Refund.objects.filter(
-        order=order, reference=refused.reference, state=RefundState.APPROVED
-    ).update(state=RefundState.FAILED, problem=problem)
-    due = MoneyReturn.objects.filter(order=order, reference=refused.reference, state=ReturnState.DUE).update(
+    # (What failed of an earlier try is told again with every snapshot.)
+    refunds = [each.pk for each in order.refunds.all() if each.key == refused.reference]
+    returns = [each.pk for each in order.money_returns.all() if each.key == refused.reference]
+    approved = Refund.objects.filter(pk__in=refunds, state=RefundState.APPROVED).update(
+        state=RefundState.FAILED, problem=problem
+    )
+    due = MoneyReturn.objects.filter(pk__in=returns, state=ReturnState.DUE).update(
         state=ReturnState.FAILED, problem=problem
     )
     if approved or due:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from django.db import transaction
+from django.db.models import F
 from django.utils.translation import gettext as _
 
 from inventory.money import Money
@@ -48,7 +49,7 @@ def send_returns(*, now: datetime) -> int:
         if due.attempt.gateway in unreachable:
             continue
         amount = due.amount if isinstance(due, Refund) else due.money
-        back = Return(reference=due.reference, provider_id=due.attempt.provider_id, amount=amount)
+        back = Return(reference=due.key, provider_id=due.attempt.provider_id, amount=amount)
         try:
             gateway_named(due.attempt.gateway).give_back(back)
         except Unavailable as problem:
@@ -71,13 +72,13 @@ def send_returns(*, now: datetime) -> int:
 
 
 def try_again(due: Refund | MoneyReturn) -> None:
-    """Have a return sent once more that the gateway refused, by the same key. Raises CannotReturn."""
+    """Have a return sent once more that the gateway refused, by a new key. Raises CannotReturn."""
     if isinstance(due, Refund):
         failed = Refund.objects.filter(pk=due.pk, state=RefundState.FAILED)
-        again = failed.update(state=RefundState.APPROVED, problem="")
+        again = failed.update(state=RefundState.APPROVED, problem="", tries=F("tries") + 1)
     else:
         failed_return = MoneyReturn.objects.filter(pk=due.pk, state=ReturnState.FAILED)
-        again = failed_return.update(state=ReturnState.DUE, problem="")
+        again = failed_return.update(state=ReturnState.DUE, problem="", tries=F("tries") + 1)
     if not again:
         raise CannotReturn(_("%(reference)s was not refused by the gateway.") % {"reference": due})
 
@@ -164,7 +165,7 @@ def _fail(due: Refund | MoneyReturn, *, amount: Money, problem: str, now: dateti
         if failed:
             open_review_item(
                 kind=kind,
-                key=due.reference,
+                key=due.key,
                 order=order,
                 detail=f"{due.reference} over {amount} was refused: {problem}",
                 now=now,
