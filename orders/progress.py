@@ -21,14 +21,28 @@ from orders.models import (
     OrderLine,
     OrderState,
     PaymentAttempt,
+    QueueEvent,
+    QueueEventKind,
     RefundState,
 )
 from orders.queue import units_ahead
+from orders.receipts import ledger_entries
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry of the fairness ledger, in words."""
+
+    event: QueueEvent
+    title: str
 
 
 @dataclass(frozen=True, slots=True)
 class LineProgress:
-    """One line. `units_ahead` is None unless the line waits; `estimate` is the one in force."""
+    """One line. `units_ahead` is None unless the line waits; `estimate` is the one in force.
+
+    `entries` are the line's in the fairness ledger, the oldest first.
+    """
 
     line: OrderLine
     units_ahead: int | None
@@ -36,6 +50,12 @@ class LineProgress:
     previous: Estimate | None
     phones: tuple[Allocation, ...]
     batches: tuple[SupplyBatch, ...]
+    entries: tuple[Entry, ...]
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether the ledger holds all that has happened to the line."""
+        return all(entry.event.sha256 for entry in self.entries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +99,13 @@ def progress_of(order: Order, *, now: datetime) -> Progress:
     attempts = list(order.attempts.order_by("pk"))
     requests = list(order.guardian_requests.order_by("pk"))
     happenings = _order_happenings(order, requests) + _payment_happenings(order, attempts)
+    entries = {
+        line_id: [Entry(event, _title(event)) for event in events]
+        for line_id, events in ledger_entries([line.pk for line in lines]).items()
+    }
     for line in lines:
-        happenings += _estimate_happenings(estimates[line.pk], line) + _phone_happenings(
-            phones[line.pk], line
+        happenings += _queue_happenings(entries[line.pk], line) + _estimate_happenings(
+            estimates[line.pk], line
         )
     return Progress(
         order=order,
@@ -93,6 +117,7 @@ def progress_of(order: Order, *, now: datetime) -> Progress:
                 previous=estimates[line.pk][-2] if len(estimates[line.pk]) > 1 else None,
                 phones=tuple(phones[line.pk]),
                 batches=tuple(batches[line.plan_id]),
+                entries=tuple(entries[line.pk]),
             )
             for line in lines
         ),
@@ -165,15 +190,35 @@ def _estimate_happenings(estimates: list[Estimate], line: OrderLine) -> list[Hap
     ]
 
 
-def _phone_happenings(phones: list[Allocation], line: OrderLine) -> list[Happening]:
-    by_moment: dict[datetime, int] = {}
-    for phone in phones:
-        by_moment[phone.starts_at] = by_moment.get(phone.starts_at, 0) + 1
+def _queue_happenings(entries: list[Entry], line: OrderLine) -> list[Happening]:
     return [
         Happening(
-            moment,
-            ngettext("%(units)d phone allocated", "%(units)d phones allocated", units) % {"units": units},
-            str(line.plan),
+            entry.event.at,
+            entry.title,
+            _("%(plan)s, entry %(number)d of the ledger") % {"plan": line.plan, "number": entry.event.number}
+            if entry.event.number
+            else str(line.plan),
         )
-        for moment, units in by_moment.items()
+        for entry in entries
     ]
+
+
+def _title(event: QueueEvent) -> str:
+    units = event.units
+    titles = {
+        QueueEventKind.JOINED: ngettext(
+            "%(units)d phone joined the queue", "%(units)d phones joined the queue", units
+        ),
+        QueueEventKind.ALLOCATED: ngettext("%(units)d phone allocated", "%(units)d phones allocated", units),
+        QueueEventKind.LEFT: ngettext(
+            "%(units)d phone left the queue", "%(units)d phones left the queue", units
+        ),
+        QueueEventKind.HELD: ngettext("%(units)d phone put on hold", "%(units)d phones put on hold", units),
+        QueueEventKind.RELEASED: ngettext(
+            "%(units)d phone back in its place", "%(units)d phones back in their place", units
+        ),
+        QueueEventKind.RETURNED: ngettext(
+            "%(units)d phone waits again", "%(units)d phones wait again", units
+        ),
+    }
+    return titles[QueueEventKind(event.kind)] % {"units": units}
