@@ -9,7 +9,8 @@ manage := DEBUG=1 .venv/bin/python manage.py
 locales := --locale zh_Hans --locale zh_Hant
 
 export PYTHON
-.PHONY: help run test lint format messages lock clean
+SCALE ?= full
+.PHONY: help run test lint format messages bench lock clean
 
 help:
 	@echo "make run        start the shop with demo data (Ctrl-C stops it)"
@@ -18,6 +19,7 @@ help:
 	@echo "make lint       run only the checks that read the source"
 	@echo "make format     put the source into its standard form"
 	@echo "make messages   collect the translatable texts and compile their translations"
+	@echo "make bench      measure the queue (about 15 minutes; SCALE=small: one)"
 	@echo "make lock       write the lock files anew; UPGRADE=--upgrade takes newer releases"
 	@echo "make clean      remove what the above have installed and cached; var/ stays"
 
@@ -42,6 +44,11 @@ messages:
 	@tools/bootstrap.sh test
 	$(manage) makemessages $(locales) --no-obsolete --add-location file --ignore .venv --ignore var
 	$(manage) compilemessages $(locales) --ignore .venv --ignore var
+
+bench:
+	@tools/bootstrap.sh test
+	@DURABLE=1 SECRET_KEY=only-for-measuring-and-long-enough-to-be-taken-for-a-real-one-by-the-checks DEBUG=0 \
+		.venv/bin/python -m tools.services -- .venv/bin/python -m bench --scale $(SCALE)
 
 # uv has an environment of its own: it is no dependency, and would be in the lock that it writes.
 lock:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from django.core.cache import cache
 from django.db import connection
 from django.utils import translation
 
@@ -50,3 +51,9 @@ def _in_english() -> Iterator[None]:
     """Begin every test in English: a page asked for in Chinese leaves its thread speaking Chinese."""
     with translation.override("en"):
         yield
+
+
+@pytest.fixture(autouse=True)
+def _nothing_cached() -> None:
+    """Begin every test with an empty cache: on SQLite, the next test's rows have the numbers of the last one's."""
+    cache.clear()

@@ -37,8 +37,8 @@ def fill(*, lines: int, devices: int) -> int:
             "  FROM buyers, generate_series(1, %(lines)s) AS n, LATERAL (SELECT %(began)s + n * interval '1 second'"
             "    - CASE WHEN n %% 50 = 0 THEN %(late)s ELSE interval '0' END AS paid_at) AS at RETURNING id, paid_at"
             ") INSERT INTO orders_orderline (unit_minor, quantity, is_presale, bonus_days, state, paid_at, allocated, "
-            "  withdrawn, fee_id, order_id, plan_id, term_id)"
-            "  SELECT 499, (ARRAY[1, 1, 1, 1, 2, 2, 2, 3, 3, 4])[1 + id %% 10] + (id %% 20 = 0)::int, true, 1, 'waiting', paid_at, 0, 0,"
+            "  withdrawn, returned, fee_id, order_id, plan_id, term_id)"
+            "  SELECT 499, (ARRAY[1, 1, 1, 1, 2, 2, 2, 3, 3, 4])[1 + id %% 10] + (id %% 20 = 0)::int, true, 1, 'waiting', paid_at, 0, 0, 0,"
             "  %(fee)s, id, %(plan)s, %(term)s FROM placed",
             {
                 "lines": lines,

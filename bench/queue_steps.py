@@ -172,49 +172,49 @@ def wrong_positions(*, seconds: float) -> dict[str, int]:
     return {"asked": asked, "wrong": wrong}
 
 
-def payments_per_second(*, seconds: float, without_bookkeeping: bool = False) -> float:
-    """Payments that eight payers complete, one in twenty of them reported late."""
+def prepare_payments(
+    *, count: int, without_bookkeeping: bool = False, without_devices: bool = False
+) -> list[int]:
+    """So many orders that wait to be paid; the ids of their payments."""
     plan = _plan()
-    if without_bookkeeping:
-        with connection.cursor() as cursor:
+    with connection.cursor() as cursor:
+        if without_bookkeeping:
             cursor.execute("ALTER TABLE orders_orderline DISABLE TRIGGER orders_count_updated")
-    attempts = _unpaid(plan, count=int(seconds * 1_000))
-    done = _pay(attempts, ends=time.monotonic() + seconds)
-    assert (
-        OrderLine.objects.filter(
-            plan=plan, state=LineState.WAITING, order__reference__startswith="U-"
-        ).count()
-        == done
-    )
-    return done / seconds
+        if without_devices:
+            # Where a queue waits, no device is free.
+            Device.objects.filter(plan=plan, state=DeviceState.FREE).update(state=DeviceState.RETIRED)
+        attempts = _unpaid(plan, count=count)
+        cursor.execute("VACUUM ANALYZE")
+    return attempts
 
 
-def payments_during_a_sweep(*, pause: float) -> dict[str, int]:
-    """Payments at a steady pace while everything is swept: how many were offered, how many done within the time."""
-    plan = _plan()
-    attempts = _unpaid(plan, count=4_000)
-    over = threading.Event()
-    sweeper = threading.Thread(target=lambda: (allocate_devices(plan_id=plan.pk, now=NOW), over.set()))
+def pay(*, attempts: list[int], begins: float, seconds: float, pace: float = 0.0) -> dict[str, int]:
+    """Pay for so long, one payment each `pace` seconds at most; one in twenty is reported late.
+
+    Offered are those whose time had come, completed those that were done within a second of it.
+    """
+    dice = random.Random(attempts[0])
     offered = completed = 0
-    # As many as one payer does alone in half the time, so that the pace is not what limits it.
-    alone = _pay(attempts[:100], payers=1)
-    assert alone == 100
-    sweeper.start()
-    dice = random.Random(2)
-    began = time.monotonic()
-    pace = 0.025
-    waiting = iter(attempts[100:])
-    lateness = 0.0
-    while not over.is_set():
+    time.sleep(max(0.0, begins - time.time()))
+    while time.time() < begins + seconds and offered < len(attempts):
+        due = begins + offered * pace if pace else time.time()
+        time.sleep(max(0.0, due - time.time()))
+        _apply(attempts[offered], dice)
         offered += 1
-        due = began + offered * pace
-        time.sleep(max(0.0, due - time.monotonic()))
-        attempt = next(waiting)
-        _apply(attempt, dice)
-        lateness = time.monotonic() - due
-        completed += lateness < 1.0
-    sweeper.join()
+        completed += time.time() - due < 1.0
+    if pace:
+        # What was still to be offered when the time was over.
+        offered = max(offered, int(seconds / pace))
     return {"offered": offered, "completed": completed}
+
+
+def sweep_at(*, begins: float) -> float:
+    """The sweep, at a time agreed upon; the seconds that it took."""
+    plan = _plan()
+    time.sleep(max(0.0, begins - time.time()))
+    began = time.perf_counter()
+    allocate_devices(plan_id=plan.pk, now=NOW)
+    return time.perf_counter() - began
 
 
 def sweep_everything() -> dict[str, float]:
@@ -341,7 +341,7 @@ def _unpaid(plan: Plan, *, count: int) -> list[int]:
             "    %(now)s + interval '1 hour', ids[1 + n %% array_length(ids, 1)] FROM buyers, "
             "    generate_series(1, %(count)s) AS n RETURNING id, reference"
             "), lines AS (INSERT INTO orders_orderline (unit_minor, quantity, is_presale, bonus_days, state, allocated, "
-            "    withdrawn, fee_id, order_id, plan_id, term_id) SELECT 499, 1, true, 1, 'unpaid', 0, 0, %(fee)s, id, "
+            "    withdrawn, returned, fee_id, order_id, plan_id, term_id) SELECT 499, 1, true, 1, 'unpaid', 0, 0, 0, %(fee)s, id, "
             "    %(plan)s, %(term)s FROM placed"
             ") INSERT INTO orders_paymentattempt (order_id, reference, method, gateway, state, amount_minor, currency, "
             "  provider_id, pay_url, problem, created_at, expires_at, polls) SELECT id, reference || '-1', 'sandbox', "
@@ -349,27 +349,6 @@ def _unpaid(plan: Plan, *, count: int) -> list[int]:
             {"now": NOW, "count": count, "fee": line.fee_id, "plan": plan.pk, "term": line.term_id},
         )
         return [row[0] for row in cursor.fetchall()]
-
-
-def _pay(attempts: list[int], *, payers: int = 8, ends: float = float("inf")) -> int:
-    """Pay until the time is over or nothing is left; return how many payments."""
-    done = [0] * payers
-
-    def pay(number: int) -> None:
-        dice = random.Random(number)
-        for attempt in attempts[number::payers]:
-            if time.monotonic() > ends:
-                break
-            _apply(attempt, dice)
-            done[number] += 1
-        connection.close()
-
-    threads = [threading.Thread(target=pay, args=(number,)) for number in range(payers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(done)
 
 
 def _apply(attempt: int, dice: random.Random) -> None:

@@ -93,21 +93,26 @@ class DeskAdmin(ModelAdmin):  # type: ignore[misc]
     ) -> TemplateResponse:
         """A page with a form. Without `record` it leads back to the list."""
         list_name = f"{self.admin_site.name}:{self.opts.app_label}_{self.opts.model_name}_changelist"
-        return TemplateResponse(
+        return self.show(
             request,
-            template,
-            {
-                **self.admin_site.each_context(request),
-                "opts": self.opts,
-                "original": record,
-                "title": title,
-                "form": form,
-                "button": button,
-                "intro": intro,
-                "back": reverse(list_name) if record is None else self.page_of(record),
-                "media": self.media + form.media,
-                **context,
-            },
+            title=title,
+            record=record,
+            template=template,
+            form=form,
+            button=button,
+            intro=intro,
+            back=reverse(list_name) if record is None else self.page_of(record),
+            media=self.media + form.media,
+            **context,
+        )
+
+    def show(
+        self, request: HttpRequest, *, title: str, record: Model | None, template: str, **context: object
+    ) -> TemplateResponse:
+        """A page to read."""
+        shared = self.admin_site.each_context(request)
+        return TemplateResponse(
+            request, template, {**shared, "opts": self.opts, "original": record, "title": title, **context}
         )
 
 

@@ -28,6 +28,7 @@ ESTIMATE_MADE = Kind("estimate-made", _("Estimated allocation time"), clause="3.
 ESTIMATE_CHANGED = Kind("estimate-changed", _("Estimated allocation time changed"), clause="3.3")
 ESTIMATE_CONFIRMED = Kind("estimate-confirmed", _("Still on track"), clause="3.3")
 ALLOCATED = Kind("allocated", _("Cloud phones allocated"), clause="5.1")
+DEVICE_REPLACED = Kind("device-replaced", _("Cloud phone replaced"), clause="5.1")
 ORDER_EXPIRED = Kind("order-expired", _("Order expired unpaid"), clause="3.1")
 REFUND_APPROVED = Kind("refund-approved", _("Refund approved"), clause="3.3")
 REFUND_PAID = Kind("refund-paid", _("Refund paid"), clause="3.3")
@@ -55,6 +56,7 @@ KINDS: dict[str, Kind] = {
         ESTIMATE_CHANGED,
         ESTIMATE_CONFIRMED,
         ALLOCATED,
+        DEVICE_REPLACED,
         ORDER_EXPIRED,
         REFUND_APPROVED,
         REFUND_PAID,

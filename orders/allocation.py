@@ -8,8 +8,9 @@ in flight is waited for). Whoever changes a *free* device's state must hold the 
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from django.conf import settings
 from django.db import connection, transaction
@@ -47,6 +48,32 @@ def allocate_devices(*, plan_id: int, now: datetime) -> int:
     return total
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a line would get: devices by their codes, of the units that it waits for the first ones."""
+
+    line_id: int
+    reference: str
+    customer_id: int
+    waiting: int
+    codes: tuple[str, ...]
+
+
+def plan_of_sweep(*, plan_id: int, now: datetime, units: int) -> list[Turn]:
+    """Who would get what if the sweep ran at `now`: its first `units` devices. Reads only, and locks nothing."""
+    codes = dict(_free(plan_id).values_list("pk", "code")[:units])
+    lines = _read(_due(plan_id, now=now)[: len(codes)])
+    gifts = hand_out(devices=list(codes), claims=[line.claim for line in lines])
+    given_to: dict[int, list[str]] = {}
+    for gift in gifts:
+        given_to.setdefault(gift.line_id, []).append(codes[gift.device_id])
+    return [
+        Turn(line.line_id, line.reference, line.customer_id, line.claim.units, tuple(given_to[line.line_id]))
+        for line in lines
+        if line.line_id in given_to
+    ]
+
+
 def plans_to_sweep() -> list[int]:
     """Plans that have both a free device and a waiting line."""
     free = Device.objects.filter(plan=OuterRef("pk"), state=DeviceState.FREE)
@@ -59,6 +86,7 @@ COLUMNS = (
     "quantity",
     "allocated",
     "withdrawn",
+    "returned",
     "bonus_days",
     "term__days",
     "order__reference",
@@ -73,6 +101,7 @@ class _Waiting(NamedTuple):
     quantity: int
     allocated: int
     withdrawn: int
+    returned: int
     bonus_days: int
     days: int
     reference: str
@@ -81,7 +110,7 @@ class _Waiting(NamedTuple):
     @property
     def claim(self) -> Claim:
         done = self.allocated + self.withdrawn
-        return Claim(self.line_id, self.quantity - done, done + 1)
+        return Claim(self.line_id, self.quantity - done, done + self.returned + 1)
 
 
 def _allocate_chunk(*, plan_id: int, now: datetime) -> int:
@@ -93,20 +122,29 @@ def _allocate_chunk(*, plan_id: int, now: datetime) -> int:
         plan = lock_plans([plan_id])[plan_id]
         # Read before the lines: whatever is sealed by now, this sweep sees.
         seen = head_of(plan_id).number
-        free = Device.objects.filter(plan=plan, state=DeviceState.FREE).order_by("pk")
-        devices = list(free.values_list("pk", flat=True)[:CHUNK])
+        devices = list(_free(plan_id).values_list("pk", flat=True)[:CHUNK])
         if not devices:
             return 0
-        lines = [_Waiting(*row) for row in _locked_head(plan_id, now=now)[: min(len(devices), CHUNK_LINES)]]
+        due = _due(plan_id, now=now).select_for_update(no_key=True, of=("self",))
+        lines = _read(due[: min(len(devices), CHUNK_LINES)])
         gifts = hand_out(devices=devices, claims=[line.claim for line in lines])
         if gifts:
             _record(plan=plan, lines=lines, gifts=gifts, seen=seen, now=now)
         return len(gifts)
 
 
-def _locked_head(plan_id: int, *, now: datetime) -> QuerySet[OrderLine, tuple[Any, ...]]:
-    due = OrderLine.objects.waiting(plan_id=plan_id).filter(paid_at__lte=now - settings.ALLOCATION_HOLD_BACK)
-    return due.select_for_update(no_key=True, of=("self",)).values_list(*COLUMNS)
+def _free(plan_id: int) -> QuerySet[Device]:
+    """Devices that can be given, the next one first."""
+    return Device.objects.filter(plan_id=plan_id, state=DeviceState.FREE).order_by("pk")
+
+
+def _due(plan_id: int, *, now: datetime) -> QuerySet[OrderLine]:
+    """Lines that may be served at `now`, the next one first."""
+    return OrderLine.objects.waiting(plan_id=plan_id).filter(paid_at__lte=now - settings.ALLOCATION_HOLD_BACK)
+
+
+def _read(lines: QuerySet[OrderLine]) -> list[_Waiting]:
+    return [_Waiting(*row) for row in lines.values_list(*COLUMNS)]
 
 
 def _record(

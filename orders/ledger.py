@@ -347,8 +347,8 @@ def _close_return(order: Order, move: MoneyMoved, entry: LedgerEntry, *, now: da
     if not move.reference:
         _review_external(order, move, entry, "outside the shop", now=now)
         return None
-    refund = Refund.objects.filter(order=order, reference=move.reference).first()
-    back = MoneyReturn.objects.filter(order=order, reference=move.reference).first()
+    refund = next((each for each in order.refunds.all() if move.reference in each.keys), None)
+    back = next((each for each in order.money_returns.all() if move.reference in each.keys), None)
     asked = Money(refund.minor, order.currency) if refund else back.money if back else None
     if asked is None:
         _review_external(order, move, entry, "outside the shop", now=now)
@@ -384,10 +384,13 @@ def _review_external(
 def _fail_return(order: Order, refused: RefusedReturn, *, now: datetime) -> None:
     """A refund that the gateway had accepted has failed: what it kept is free again, and staff are told."""
     problem = refused.problem[:300]
-    approved = Refund.objects.filter(
-        order=order, reference=refused.reference, state=RefundState.APPROVED
-    ).update(state=RefundState.FAILED, problem=problem)
-    due = MoneyReturn.objects.filter(order=order, reference=refused.reference, state=ReturnState.DUE).update(
+    # (What failed of an earlier try is told again with every snapshot.)
+    refunds = [each.pk for each in order.refunds.all() if each.key == refused.reference]
+    returns = [each.pk for each in order.money_returns.all() if each.key == refused.reference]
+    approved = Refund.objects.filter(pk__in=refunds, state=RefundState.APPROVED).update(
+        state=RefundState.FAILED, problem=problem
+    )
+    due = MoneyReturn.objects.filter(pk__in=returns, state=ReturnState.DUE).update(
         state=ReturnState.FAILED, problem=problem
     )
     if approved or due:

@@ -68,6 +68,11 @@ class Offer:
         return self.stock.left
 
     @property
+    def units_announced(self) -> int:
+        """Units of announced batches that are still to come."""
+        return sum(batch.outstanding for batch in self.next_batches)
+
+    @property
     def is_presale(self) -> bool:
         return self.stock.available == 0
 

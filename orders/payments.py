@@ -259,8 +259,7 @@ def refresh_attempt(*, attempt_id: int, now: datetime) -> PaymentAttempt:
             reference=attempt.reference,
             provider_id=attempt.provider_id,
             returns=[
-                *attempt.refunds.values_list("reference", flat=True),
-                *attempt.money_returns.values_list("reference", flat=True),
+                key for back in (*attempt.refunds.all(), *attempt.money_returns.all()) for key in back.keys
             ],
         )
     except CredentialsRefused as refusal:

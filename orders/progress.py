@@ -21,14 +21,28 @@ from orders.models import (
     OrderLine,
     OrderState,
     PaymentAttempt,
+    QueueEvent,
+    QueueEventKind,
     RefundState,
 )
 from orders.queue import units_ahead
+from orders.receipts import ledger_entries
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry of the fairness ledger, in words."""
+
+    event: QueueEvent
+    title: str
 
 
 @dataclass(frozen=True, slots=True)
 class LineProgress:
-    """One line. `units_ahead` is None unless the line waits; `estimate` is the one in force."""
+    """One line. `units_ahead` is None unless the line waits; `estimate` is the one in force.
+
+    `entries` are the line's in the fairness ledger, the oldest first.
+    """
 
     line: OrderLine
     units_ahead: int | None
@@ -36,6 +50,12 @@ class LineProgress:
     previous: Estimate | None
     phones: tuple[Allocation, ...]
     batches: tuple[SupplyBatch, ...]
+    entries: tuple[Entry, ...]
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether the ledger holds all that has happened to the line."""
+        return all(entry.event.sha256 for entry in self.entries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +99,15 @@ def progress_of(order: Order, *, now: datetime) -> Progress:
     attempts = list(order.attempts.order_by("pk"))
     requests = list(order.guardian_requests.order_by("pk"))
     happenings = _order_happenings(order, requests) + _payment_happenings(order, attempts)
+    entries = {
+        line_id: [Entry(event, _title(event)) for event in events]
+        for line_id, events in ledger_entries([line.pk for line in lines]).items()
+    }
     for line in lines:
-        happenings += _estimate_happenings(estimates[line.pk], line) + _phone_happenings(given[line.pk], line)
+        happenings += _queue_happenings(entries[line.pk], line) + _estimate_happenings(
+            estimates[line.pk], line
+        )
+        happenings += _ended_happenings(given[line.pk], line)
     return Progress(
         order=order,
         lines=tuple(
@@ -91,6 +118,7 @@ def progress_of(order: Order, *, now: datetime) -> Progress:
                 previous=estimates[line.pk][-2] if len(estimates[line.pk]) > 1 else None,
                 phones=tuple(phone for phone in given[line.pk] if phone.ended_at is None),
                 batches=tuple(batches[line.plan_id]),
+                entries=tuple(entries[line.pk]),
             )
             for line in lines
         ),
@@ -163,25 +191,48 @@ def _estimate_happenings(estimates: list[Estimate], line: OrderLine) -> list[Hap
     ]
 
 
-def _phone_happenings(given: list[Allocation], line: OrderLine) -> list[Happening]:
-    began = Counter(phone.starts_at for phone in given)
+def _queue_happenings(entries: list[Entry], line: OrderLine) -> list[Happening]:
+    return [
+        Happening(
+            entry.event.at,
+            entry.title,
+            _("%(plan)s, entry %(number)d of the ledger") % {"plan": line.plan, "number": entry.event.number}
+            if entry.event.number
+            else str(line.plan),
+        )
+        for entry in entries
+    ]
+
+
+def _ended_happenings(given: list[Allocation], line: OrderLine) -> list[Happening]:
     ended = Counter(phone.ended_at for phone in given if phone.ended_at is not None)
     return [
-        *(
-            Happening(
-                moment,
-                ngettext("%(units)d phone allocated", "%(units)d phones allocated", units) % {"units": units},
-                str(line.plan),
-            )
-            for moment, units in began.items()
-        ),
-        *(
-            Happening(
-                moment,
-                ngettext("Service of %(units)d phone ended", "Service of %(units)d phones ended", units)
-                % {"units": units},
-                str(line.plan),
-            )
-            for moment, units in ended.items()
-        ),
+        Happening(
+            moment,
+            ngettext("Service of %(units)d phone ended", "Service of %(units)d phones ended", units)
+            % {"units": units},
+            str(line.plan),
+        )
+        for moment, units in ended.items()
     ]
+
+
+def _title(event: QueueEvent) -> str:
+    units = event.units
+    titles = {
+        QueueEventKind.JOINED: ngettext(
+            "%(units)d phone joined the queue", "%(units)d phones joined the queue", units
+        ),
+        QueueEventKind.ALLOCATED: ngettext("%(units)d phone allocated", "%(units)d phones allocated", units),
+        QueueEventKind.LEFT: ngettext(
+            "%(units)d phone left the queue", "%(units)d phones left the queue", units
+        ),
+        QueueEventKind.HELD: ngettext("%(units)d phone put on hold", "%(units)d phones put on hold", units),
+        QueueEventKind.RELEASED: ngettext(
+            "%(units)d phone back in its place", "%(units)d phones back in their place", units
+        ),
+        QueueEventKind.RETURNED: ngettext(
+            "%(units)d phone waits again", "%(units)d phones wait again", units
+        ),
+    }
+    return titles[QueueEventKind(event.kind)] % {"units": units}

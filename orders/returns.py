@@ -62,7 +62,7 @@ def send_returns(*, now: datetime) -> int:
         if due.attempt.gateway in unreachable:
             continue
         amount = due.amount if isinstance(due, Refund) else due.money
-        back = Return(reference=due.reference, provider_id=due.attempt.provider_id, amount=amount)
+        back = Return(reference=due.key, provider_id=due.attempt.provider_id, amount=amount)
         try:
             gateway_named(due.attempt.gateway).give_back(back)
         except Unavailable as problem:
@@ -85,7 +85,7 @@ def send_returns(*, now: datetime) -> int:
 
 
 def try_again(due: Refund | MoneyReturn) -> None:
-    """Have a return sent once more that the gateway refused, by the same key.
+    """Have a return sent once more that the gateway refused, by a new key.
 
     It had freed its money, so it has to find it again. Raises CannotReturn: also while it is being paid by hand.
     """
@@ -100,9 +100,13 @@ def try_again(due: Refund | MoneyReturn) -> None:
                 % {"left": left.localised()}
             )
         if isinstance(due, Refund):
-            Refund.objects.filter(pk=due.pk).update(state=RefundState.APPROVED, problem="")
+            Refund.objects.filter(pk=due.pk).update(
+                state=RefundState.APPROVED, problem="", tries=F("tries") + 1
+            )
         else:
-            MoneyReturn.objects.filter(pk=due.pk).update(state=ReturnState.DUE, problem="")
+            MoneyReturn.objects.filter(pk=due.pk).update(
+                state=ReturnState.DUE, problem="", tries=F("tries") + 1
+            )
 
 
 def record_payout(
@@ -343,7 +347,7 @@ def _fail(due: Refund | MoneyReturn, *, amount: Money, problem: str, now: dateti
         if failed:
             open_review_item(
                 kind=kind,
-                key=f"{due.reference}:{now.isoformat()}",  # tried again, it can fail again
+                key=due.key,
                 order=order,
                 detail=f"{due.reference} over {amount} was refused: {problem}",
                 now=now,

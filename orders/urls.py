@@ -1,11 +1,28 @@
 from django.urls import path
 
-from orders.views import basket, cases, checkout, documents, guardian, orders, phones, proof, shop, webhooks
+from orders.views import (
+    basket,
+    cases,
+    checkout,
+    documents,
+    guardian,
+    orders,
+    phones,
+    proof,
+    queue,
+    shop,
+    webhooks,
+)
 
 app_name = "orders"
 urlpatterns = [
     path("", shop.shop, name="shop"),
     path("plans/<slug:slug>/", shop.plan, name="plan"),
+    path("queue/", queue.queues, name="queues"),
+    path("queue/verify_queue_ledger.py", queue.script, name="queue-script"),
+    path("queue/<slug:slug>.json", queue.figures, name="queue-figures"),
+    path("queue/<slug:slug>/", queue.queue, name="queue"),
+    path("queue/<slug:slug>/ledger.txt", queue.ledger, name="queue-ledger"),
     path("currency/", shop.currency, name="currency"),
     path("fees/", shop.fees, name="fees"),
     path("basket/", basket.basket, name="basket"),
@@ -23,6 +40,7 @@ urlpatterns = [
     path("orders/<slug:reference>/cancel/", orders.cancel, name="cancel"),
     path("orders/<slug:reference>/evidence.pdf", proof.proof, name="proof"),
     path("orders/<slug:reference>/<slug:number>.pdf", documents.document, name="document"),
+    path("orders/<slug:reference>/receipt.json", proof.receipt, name="receipt"),
     path("orders/<slug:reference>/case/", cases.open_dispute, name="case-open"),
     path("orders/<slug:reference>/withdraw/", cases.withdraw, name="withdraw"),
     path("cases/", cases.cases, name="cases"),

@@ -1,7 +1,8 @@
 """Run a command against a PostgreSQL and a Redis of its own: `python -m tools.services -- COMMAND ...`
 
 Both are started from the programs on this machine, listen on sockets in a temporary folder only, and are
-gone with the command. DATABASE_URL, REDIS_URL and BROKER_URL that are set already are used as they are.
+gone with the command. DATABASE_URL, REDIS_URL and BROKER_URL that are set already are used as they are. With DURABLE
+set, every commit waits for the disk, as in production.
 """
 
 import contextlib
@@ -20,6 +21,8 @@ from tools.processes import Died, NotReady, Processes, run
 
 # Servers that have nothing to lose need not wait for the disk; race tests open connections by the dozen.
 OPTIONS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=300")
+# What is measured is measured as it would run: every commit reaches the disk.
+DURABLE_OPTIONS = ("shared_buffers=1GB", "max_wal_size=8GB", "max_connections=100")
 # The longest path of a socket (108 bytes) leaves little room for temporary folders with long names.
 LONGEST_FOLDER = 60
 
@@ -41,7 +44,7 @@ def services(environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
         folder = Path(name)
         addresses = dict(environment)
         if "DATABASE_URL" not in addresses:
-            addresses["DATABASE_URL"] = _start_postgresql(processes, folder)
+            addresses["DATABASE_URL"] = _start_postgresql(processes, folder, environment)
         if "REDIS_URL" not in addresses:
             addresses["REDIS_URL"] = _start_redis(processes, folder)
         # Celery and redis-py spell a socket differently.
@@ -49,7 +52,7 @@ def services(environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
         yield addresses
 
 
-def _start_postgresql(processes: Processes, folder: Path) -> str:
+def _start_postgresql(processes: Processes, folder: Path, environment: Mapping[str, str]) -> str:
     programs = _postgresql_programs()
     user = _unprivileged_user()
     data, sockets = folder / "postgresql", folder / "sockets"
@@ -69,7 +72,8 @@ def _start_postgresql(processes: Processes, folder: Path) -> str:
         group=pwd.getpwnam(user).pw_gid if user else None,
         extra_groups=[] if user else None,
     )
-    options = [word for option in OPTIONS for word in ("-c", option)]
+    chosen = DURABLE_OPTIONS if environment.get("DURABLE") else OPTIONS
+    options = [word for option in chosen for word in ("-c", option)]
     processes.start(
         "postgresql",
         [programs / "postgres", "-D", data, "-k", sockets, "-c", "listen_addresses=", *options],

@@ -95,6 +95,15 @@ FACTS: dict[str, Sequence[Mapping[str, JSONValue]]] = {
         WINDOW | {"cause": "schedule", "basis": "rate"},
         NO_WINDOW | {"cause": "schedule"},
     ],
+    "device-replaced": [
+        {
+            "reference": "VP-7K2M",
+            "plan": "Pro & Max",
+            "starts_at": "2026-11-23T04:00:00+00:00",
+            "ends_at": "2026-12-24T04:00:00+00:00",
+        },
+        {"reference": "VP-7K2M", "plan": "Pro & Max", "starts_at": None, "ends_at": None},
+    ],
     "allocated": [
         {
             "reference": "VP-7K2M",

@@ -17,14 +17,20 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from kombu.exceptions import OperationalError
 
+from accounts.models import User
 from evidence.admin import button, column, posted
 from inventory.admin import PlanAdmin, SupplyBatchAdmin
 from inventory.models import Plan, SupplyBatch
 from orders.admin.shortfalls import declare_address
+from orders.allocation import plan_of_sweep
 from orders.models import LineState, OrderLine
 from orders.models.order import WAITING_UNITS
 from orders.queue import free_devices_by_plan
 from orders.tasks import sweep
+from orders.track_record import track_record
+
+# Units of a dry run.
+UNITS_SHOWN = 200
 
 # Stock knows nothing of orders, so it is here that its pages learn of the queue.
 admin.site.unregister((Plan, SupplyBatch))
@@ -33,7 +39,7 @@ admin.site.unregister((Plan, SupplyBatch))
 @admin.register(Plan)
 class PlanWithQueueAdmin(PlanAdmin):
     list_display = (*PlanAdmin.list_display[:-1], "queue", "rank")
-    actions_detail = ("run_sweep", "declare_shortfall")
+    actions_detail = ("track_record", "dry_run", "run_sweep", "declare_shortfall")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Plan]:
         waiting = OrderLine.objects.filter(plan=OuterRef("pk"), state=LineState.WAITING).order_by()
@@ -45,6 +51,35 @@ class PlanWithQueueAdmin(PlanAdmin):
     def queue(self, plan: Any) -> SafeString:
         address = f"{reverse('admin:orders_orderline_changelist')}?plan__id__exact={plan.pk}"
         return format_html('<a class="text-link" href="{}">{}</a>', address, f"{plan.waiting:,}")
+
+    @button(gettext_lazy("Track record"), icon="query_stats", permission="view")
+    def track_record(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        plan: Plan = self.record(request, object_id)
+        return self.show(
+            request,
+            title=_("Track record of %(plan)s") % {"plan": plan},
+            record=plan,
+            template="admin/inventory/plan/track_record.html",
+            record_of_plan=track_record(plan.pk, now=timezone.now()),
+            back=self.page_of(plan),
+        )
+
+    @button(gettext_lazy("Dry run"), icon="preview", permission="view")
+    def dry_run(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Who would get what if the sweep ran now."""
+        plan: Plan = self.record(request, object_id)
+        turns = plan_of_sweep(plan_id=plan.pk, now=timezone.now(), units=UNITS_SHOWN)
+        customers = User.objects.in_bulk([turn.customer_id for turn in turns])
+        return self.show(
+            request,
+            title=_("Who would get what: %(plan)s") % {"plan": plan},
+            record=plan,
+            template="admin/inventory/plan/dry_run.html",
+            rows=[(turn, customers[turn.customer_id]) for turn in turns],
+            units=sum(len(turn.codes) for turn in turns),
+            units_shown=UNITS_SHOWN,
+            back=self.page_of(plan),
+        )
 
     def has_declare_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
         return request.user.has_perm("orders.add_shortfall")

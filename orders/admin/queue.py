@@ -2,15 +2,18 @@
 
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.forms import Form
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from unfold.views import ChangeList
 
-from evidence.admin import RecordAdmin, RecordInline, choice_column, column
+from evidence.admin import RecordAdmin, RecordInline, button, choice_column, column, posted
 from orders.admin.orders import LINE_COLOURS
 from orders.models import (
     Allocation,
@@ -25,6 +28,7 @@ from orders.models import (
     SegmentCount,
 )
 from orders.queue import standings, units_ahead
+from orders.replacement import CannotReplace, replace_device
 
 UNKNOWN = "—"
 
@@ -180,6 +184,41 @@ class AllocationAdmin(RecordAdmin):
     search_help_text = gettext_lazy("A device's code, or the order's reference")
     date_hierarchy = "starts_at"
     ordering = ("-starts_at", "-id")
+
+    actions_detail = ("replace",)
+
+    def offers(self, record: Allocation, button: str) -> bool:
+        return record.ended_at is None
+
+    @button(gettext_lazy("Device failed: replace it"), icon="swap_horiz", is_danger=True)
+    def replace(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        allocation: Allocation = self.record(request, object_id)
+        form = Form(posted(request))
+        if form.is_valid():
+            try:
+                given = replace_device(allocation_id=allocation.pk, now=timezone.now())
+            except CannotReplace as refused:
+                form.add_error(None, str(refused))
+            else:
+                done = (
+                    _("Device %(device)s takes its place.") % {"device": given.device}
+                    if given
+                    else _("No device is free: the unit waits again, at its old place.")
+                )
+                self.log_change(request, allocation, done)
+                messages.success(request, done)
+                return redirect(self.page_of(given or allocation))
+        return self.ask(
+            request,
+            title=_("Replace device %(device)s?") % {"device": allocation.device},
+            intro=_(
+                "The device goes into quarantine. The customer gets the next free one, before everybody who waits, or "
+                "waits again at his old place; he is told, and the service period begins anew."
+            ),
+            form=form,
+            button=_("Replace it"),
+            record=allocation,
+        )
 
     @column(gettext_lazy("order"))
     def order(self, allocation: Allocation) -> str:

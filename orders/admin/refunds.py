@@ -210,7 +210,7 @@ def ask_to_send_again(desk: RecordAdmin, request: HttpRequest, due: Refund | Mon
         request,
         title=_("Send %(reference)s again?") % {"reference": due},
         intro=_(
-            "The gateway refused it: %(problem)s\nIt is asked again by the same key, so it cannot pay twice."
+            "The gateway refused it: %(problem)s\nIt is asked again by a new key, once it is sure that the money is still there."
         )
         % {"problem": due.problem},
         form=form,

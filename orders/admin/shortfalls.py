@@ -229,7 +229,7 @@ class ShortfallAdmin(RecordAdmin):
         return self.ask(
             request,
             title=_("Try again what failed?"),
-            intro=_("What a gateway refused is asked for again by the same key, so it cannot pay twice."),
+            intro=_("What a gateway refused for good is asked for again by a new key."),
             form=form,
             button=_("Try again"),
             record=shortfall,

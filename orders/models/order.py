@@ -173,6 +173,8 @@ class OrderLine(WriteOnce):
     paid_at = models.DateTimeField(_("paid at"), null=True)
     allocated = models.PositiveIntegerField(_("units allocated"), default=0)
     withdrawn = models.PositiveIntegerField(_("units refunded"), default=0)
+    # Units whose device failed when no other was free: they wait again, at the line's old place.
+    returned = models.PositiveIntegerField(_("units that waited again"), default=0)
 
     written_once: ClassVar[tuple[str, ...]] = (
         "order",

@@ -14,8 +14,8 @@ from orders.models.order import OrderLine
 class Allocation(WriteOnce):
     """One device given to one unit of a line, with its service period (agreement 5.1).
 
-    Units of a line are numbered from 1. `ended_at` marks an allocation that is over: the device was
-    replaced, or the period is past.
+    `unit` counts the units of a line that were given devices, from 1; a device that replaces another bears its
+    number. `ended_at` marks an allocation that is over: the device was replaced, or the period is past.
     """
 
     line = models.ForeignKey(

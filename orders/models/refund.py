@@ -35,7 +35,29 @@ class RefundState(models.TextChoices):
         return (cls.APPROVED, cls.PAID, cls.FAILED)
 
 
-class Refund(WriteOnce):
+class SentBack(WriteOnce):
+    """Money on its way back: under a key of its own for each time that it is sent.
+
+    A gateway answers a key that it knows with the return that it has, the failed one included.
+    """
+
+    reference = models.CharField(_("reference"), max_length=28, unique=True)
+    tries = models.PositiveSmallIntegerField(_("times sent"), default=1)
+
+    class Meta:
+        abstract = True
+
+    @property
+    def keys(self) -> list[str]:
+        """Every key that it was sent by, the newest last."""
+        return [self.reference if n == 1 else f"{self.reference}-{n}" for n in range(1, self.tries + 1)]
+
+    @property
+    def key(self) -> str:
+        return self.keys[-1]
+
+
+class Refund(SentBack):
     """Units of one order that are taken back, and the money for them.
 
     With `entry` the money went back at the gateway's own desk, before or instead of being sent by us.
@@ -52,7 +74,6 @@ class Refund(WriteOnce):
         related_name="refunds",
         verbose_name=_("made at the gateway's desk"),
     )
-    reference = models.CharField(_("reference"), max_length=32, unique=True)
     ground = models.CharField(_("ground"), max_length=20, choices=Ground.choices)
     # The rule that requires it, and the right it comes from if that is one of ours; for LAW only.
     legal_basis = models.CharField(_("legal basis"), max_length=200, blank=True)
@@ -149,14 +170,13 @@ class ReturnState(models.TextChoices):
     FAILED = "failed", _("refused by the gateway")
 
 
-class MoneyReturn(WriteOnce):
+class MoneyReturn(SentBack):
     """Money that was paid for nothing and goes back the way it came. No sale is refunded by it."""
 
     order = models.ForeignKey(Order, models.PROTECT, related_name="money_returns", verbose_name=_("order"))
     attempt = models.ForeignKey(
         PaymentAttempt, models.PROTECT, related_name="money_returns", verbose_name=_("paid by")
     )
-    reference = models.CharField(_("reference"), max_length=32, unique=True)
     reason = models.CharField(_("reason"), max_length=20, choices=ReturnReason.choices)
     minor = models.PositiveBigIntegerField(_("amount in minor units"))
     currency = models.CharField(_("currency"), max_length=3)

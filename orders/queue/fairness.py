@@ -38,6 +38,9 @@ class Head:
     sha256: str
 
 
+NOTHING_SEALED = Head(0, NOTHING_BEFORE)
+
+
 def record(
     kind: QueueEventKind, units: Iterable[tuple[OrderLine, int]], *, now: datetime, behind: int = 0
 ) -> None:
@@ -62,8 +65,16 @@ def record(
 
 def head_of(plan_id: int) -> Head:
     """The last sealed entry of the plan's ledger."""
-    head = ChainHead.objects.filter(pk=_chain(plan_id)).first()
-    return Head(head.chain_number, head.chain_sha256) if head else Head(0, NOTHING_BEFORE)
+    return heads_of([plan_id]).get(plan_id, NOTHING_SEALED)
+
+
+def heads_of(plan_ids: Iterable[int]) -> dict[int, Head]:
+    """The last sealed entry of each ledger, by plan; a plan without entries is missing."""
+    plans = {_chain(plan_id): plan_id for plan_id in plan_ids}
+    return {
+        plans[head.pk]: Head(head.chain_number, head.chain_sha256)
+        for head in ChainHead.objects.filter(pk__in=plans)
+    }
 
 
 def seal_events(*, plan_id: int) -> int:

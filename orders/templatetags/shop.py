@@ -1,6 +1,6 @@
 """Writing money, times and windows for a reader."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Protocol
@@ -13,6 +13,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from evidence.contract_time import contract_date
+from inventory.models import SupplyBatch
 from inventory.money import Money
 from orders.gateways import METHODS
 
@@ -37,6 +38,14 @@ class Bar:
     begins: str
     length: str
     likely: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where on the axis a batch is expected."""
+
+    place: str
+    batch: SupplyBatch
 
 
 @register.filter
@@ -89,17 +98,26 @@ def is_past(day: date) -> bool:
 
 
 @register.inclusion_tag("orders/window.html")
-def window_bar(window: Dated) -> dict[str, object]:
-    """A window with its three dates, and its place between today and the last of them."""
+def window_bar(window: Dated, batches: Iterable[SupplyBatch] = ()) -> dict[str, object]:
+    """A window with its three dates, and its place between today and the last of them.
+
+    Of `batches`, those expected by then are marked on it; an overdue one is marked today.
+    """
     today = contract_date(timezone.now())
     axis = max(window.latest - today, SHORTEST_AXIS)
 
     def place(day: date) -> float:
         return max(0.0, (day - today) / axis)
 
+    marks = [
+        Mark(f"{place(batch.expected_on) * 100:.1f}%", batch)
+        for batch in batches
+        if batch.outstanding and place(batch.expected_on) <= 1
+    ]
+
     begins, ends = place(window.earliest) * 100, place(window.latest) * 100
     bar = Bar(f"{begins:.1f}%", f"{max(2.0, ends - begins):.1f}%", f"{place(window.likely) * 100:.1f}%")
-    return {"window": window, "bar": bar}
+    return {"window": window, "bar": bar, "marks": marks}
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,6 +213,63 @@ def test_the_page_of_a_sweep_tells_what_is_held_back(desk: Client) -> None:
     )
 
 
+@pytest.mark.clause("3.3")
+@pytest.mark.django_db
+def test_a_dry_run_shows_who_would_get_what(desk: Client) -> None:
+    plan = make_plan()
+    line = make_line(
+        make_fee(plan), quantity=3, paid_at=NOW - timedelta(days=1), customer=make_user("first@example.com")
+    )
+    codes = [device.code for device in make_devices(plan, 2)]
+    answer = desk.get(reverse("admin:inventory_plan_dry_run", args=[plan.pk]))
+    page = " ".join(answer.content.decode().split())
+    assert "If the sweep ran now, 2 devices would be allocated, in this order." in page
+    for said in (str(line.pk), line.order.reference, "first@example.com", "2 of 3", ", ".join(codes)):
+        assert said in page
+    assert not Allocation.objects.exists()
+
+
+@pytest.mark.django_db
+def test_a_dry_run_with_nothing_to_do_says_so(desk: Client) -> None:
+    page = desk.get(reverse("admin:inventory_plan_dry_run", args=[make_plan().pk])).content.decode()
+    assert "nothing would be allocated" in page
+
+
+@pytest.mark.django_db
+def test_staff_see_how_the_dates_of_a_plan_have_held(desk: Client) -> None:
+    plan = make_plan()
+    address = reverse("admin:inventory_plan_track_record", args=[plan.pk])
+    assert "There is nothing to judge yet." in desk.get(address).content.decode()
+    line = make_line(make_fee(plan), paid_at=NOW)
+    day = (timezone.now() - timedelta(days=5)).date()
+    Estimate.objects.create(
+        line=line,
+        number=1,
+        made_at=NOW,
+        earliest=day,
+        likely=day,
+        latest=day,
+        next_update_by=day,
+        basis=Basis.SUPPLY,
+        cause=Cause.PAYMENT,
+        units_ahead=0,
+        forecast=Forecast.objects.create(plan=plan, made_at=NOW, inputs={}),
+    )
+    page = " ".join(desk.get(address).content.decode().split())
+    assert "0 of 1 order was complete" in page
+
+
+@pytest.mark.parametrize("page", ["dry_run", "track_record"])
+@pytest.mark.django_db
+def test_pages_about_a_plan_are_for_staff_who_may_view_plans(client: Client, page: str) -> None:
+    clerk = User.objects.create_user("clerk@example.com", "a long pass phrase", is_staff=True)
+    client.force_login(clerk)
+    address = reverse(f"admin:inventory_plan_{page}", args=[make_plan().pk])
+    assert client.get(address).status_code == 403
+    clerk.user_permissions.add(Permission.objects.get(codename="view_plan"))
+    assert client.get(address).status_code == 200
+
+
 # --- orders ----------------------------------------------------------------------------------------------
 
 

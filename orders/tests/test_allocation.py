@@ -9,7 +9,7 @@ from pytest_django import DjangoAssertNumQueries
 from inventory.models import Device, DeviceState
 from notices.models import Notice
 from orders import allocation
-from orders.allocation import allocate_devices, plans_to_sweep
+from orders.allocation import Turn, allocate_devices, plan_of_sweep, plans_to_sweep
 from orders.models import Allocation, LineState, OrderLine
 from tests.builders import NOW, make_devices, make_fee, make_line, make_order, make_plan
 
@@ -175,3 +175,47 @@ def test_only_plans_with_devices_and_a_queue_are_swept() -> None:
         make_line(make_fee(plan), paid_at=EARLIER)
 
     assert plans_to_sweep() == [both.pk]
+
+
+def test_dry_run_says_what_the_sweep_then_does_and_changes_nothing() -> None:
+    plan = make_plan()
+    fee = make_fee(plan)
+    codes = [device.code for device in make_devices(plan, 5)]
+    large = make_line(fee, quantity=3, paid_at=EARLIER)
+    later = make_line(fee, quantity=9, paid_at=EARLIER + timedelta(seconds=1))
+    make_line(fee, paid_at=NOW)  # within the hold-back
+
+    planned = plan_of_sweep(plan_id=plan.pk, now=NOW, units=200)
+
+    assert planned == [
+        Turn(large.pk, large.order.reference, large.order.customer_id, 3, tuple(codes[:3])),
+        Turn(later.pk, later.order.reference, later.order.customer_id, 9, tuple(codes[3:])),
+    ]
+    assert Device.objects.filter(state=DeviceState.FREE).count() == 5
+    assert not Allocation.objects.exists()
+    allocate_devices(plan_id=plan.pk, now=NOW)
+    for turn in planned:
+        given = Allocation.objects.filter(line_id=turn.line_id).order_by("unit")
+        assert tuple(given.values_list("device__code", flat=True)) == turn.codes
+
+
+def test_dry_run_ends_after_the_units_asked_for() -> None:
+    plan = make_plan()
+    fee = make_fee(plan)
+    make_devices(plan, 5)
+    make_line(fee, quantity=2, paid_at=EARLIER)
+    make_line(fee, quantity=2, paid_at=EARLIER)
+    planned = plan_of_sweep(plan_id=plan.pk, now=NOW, units=3)
+    assert [(turn.waiting, len(turn.codes)) for turn in planned] == [(2, 2), (2, 1)]
+
+
+def test_dry_run_asks_two_queries_however_long_the_queue(
+    django_assert_num_queries: DjangoAssertNumQueries,
+) -> None:
+    plan = make_plan()
+    fee = make_fee(plan)
+    make_devices(plan, 4)
+    for _ in range(6):
+        make_line(fee, paid_at=EARLIER)
+    with django_assert_num_queries(2):
+        assert len(plan_of_sweep(plan_id=plan.pk, now=NOW, units=200)) == 4

@@ -24,7 +24,7 @@ from orders.ledger import apply_snapshot
 from orders.models import Ground, LedgerEntry, Order, Refund, ReviewItem
 from orders.payments import poll_payments
 from orders.refunds import RefundRefused, approve_refund, request_refund
-from orders.returns import free_to_return, send_returns
+from orders.returns import free_to_return, send_returns, try_again
 from orders.tests.gateway_servers import Listener
 from orders.tests.paying import PAID, Door, Standing, begin, hand_on, standing_of
 from orders.tests.shopping import log_in
@@ -334,6 +334,38 @@ def test_refund_that_fails_after_it_was_accepted_frees_its_money_and_is_told_to_
     assert (standing_of(order), send_returns(now=now)) == (failed, 0)
     assert refund.reference in ReviewItem.objects.get().detail
     assert refunds._attempt_that_holds(order, Money(4_990, "USD")) == order.attempts.get()
+
+
+@pytest.mark.payment_case(41)
+@pytest.mark.parametrize(("gateway", "outcomes"), [("stripe", stripes.Outcome), ("paypal", paypals.Outcome)])
+def test_refund_that_failed_is_sent_again_by_a_new_key_and_arrives(
+    request: pytest.FixtureRequest,
+    shop: Listener,
+    order: Order,
+    door: Door,
+    now: datetime,
+    gateway: str,
+    outcomes: Any,
+) -> None:
+    provider = request.getfixturevalue(gateway)
+    pay_url = pay(provider, order, shop, door, method=METHOD_BY[gateway], now=now)
+    provider.decide(pay_url, outcomes.DELAY_REFUNDS)
+    refund = approved(order, now=now)
+    send_returns(now=now)
+    hand_all_on(provider, shop, door, now=now)
+    provider.decide(pay_url, outcomes.FAIL_REFUNDS)
+    hand_all_on(provider, shop, door, now=now)
+
+    try_again(refund)
+    assert send_returns(now=now) == 1
+    hand_all_on(provider, shop, door, now=now)
+    poll_payments(now=now)
+    provider.decide(pay_url, outcomes.COMPLETE_REFUNDS)
+    hand_all_on(provider, shop, door, now=now)
+
+    assert standing_of(order) == replace(REFUNDED, reviews=("refund-failed",))
+    refund.refresh_from_db()
+    assert (refund.tries, refund.key) == (2, f"{refund.reference}-2")
 
 
 # --- 42: behind our back ----------------------------------------------------------------------------------

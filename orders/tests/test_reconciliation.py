@@ -110,3 +110,26 @@ def test_the_last_days_are_compared_each_night(paid: PaymentAttempt, now: dateti
 
     assert reconcile(now=now) == 1
     assert reconcile(now=now + timedelta(days=2)) == 0
+
+
+def test_a_day_whose_books_are_not_there_yet_keeps_no_other_from_being_compared(
+    paid: PaymentAttempt, sandbox: RunningSandbox, now: datetime
+) -> None:
+    LedgerEntry.objects.create(
+        order=paid.order,
+        attempt=paid,
+        gateway="sandbox",
+        kind=EntryKind.CAPTURE,
+        transaction_id="cap_x",
+        minor=4_990,
+        currency="USD",
+        occurred_at=now - timedelta(days=2),
+        recorded_at=now,
+    )
+    sandbox.set_faults(errors=1)  # meets yesterday's
+
+    assert reconcile(now=now) == 1
+    day = (now - timedelta(days=2)).date()
+    assert said() == [
+        f"sandbox, {day}: capture cap_x of 49.90 USD is in our ledger and not in the gateway's books."
+    ]

@@ -24,7 +24,16 @@ from orders.tests.shopping import (
     put_into_basket,
     tick_again,
 )
-from tests.builders import NOW, make_fee, make_line, make_order, make_plan, make_user
+from tests.builders import (
+    NOW,
+    make_batch,
+    make_devices,
+    make_fee,
+    make_line,
+    make_order,
+    make_plan,
+    make_user,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -458,6 +467,50 @@ def test_pay_page_says_what_is_due_until_when_and_what_comes_next(client: Client
     assert "Pay $4.99" in page
     assert "<strong>1:30 p.m.</strong> (your time)" in page
     assert "What happens next" in page
+
+
+@pytest.mark.clause("3.3")
+def test_before_the_button_both_pages_say_what_paying_now_would_mean(
+    client: Client, order: Order, fee: Fee
+) -> None:
+    make_line(fee, quantity=12, paid_at=NOW - timedelta(hours=1))
+    # 12 that wait and 1 that is held, 3 in the basket: at the pay page the second batch is not needed.
+    make_batch(fee.term.plan, quantity=13, on=date(2026, 12, 1))
+    make_batch(fee.term.plan, quantity=20, on=date(2027, 1, 2))
+    ahead = (
+        "If you pay now, 12 phones are ahead of yours. 33 devices are announced, the next for Dec. 1, 2026."
+    )
+    for address, window in (
+        (f"/orders/{order.reference}/pay/", ("Dec. 1, 2026", "Dec. 8, 2026", "Dec. 31, 2026")),
+        ("/checkout/", ("Jan. 2, 2027", "Jan. 9, 2027", "Feb. 1, 2027")),
+    ):
+        page = " ".join(client.get(address).content.decode().split())
+        earliest, likely, latest = window
+        assert ahead in page
+        assert f"Earliest {earliest}, likely <strong>{likely}</strong>, at the latest {latest}." in page
+
+
+def test_pay_page_of_phones_that_are_there_promises_minutes(client: Client, order: Order, fee: Fee) -> None:
+    make_devices(fee.term.plan, 1)
+    page = client.get(f"/orders/{order.reference}/pay/").content.decode()
+    assert "If you pay now, they are allocated within minutes." in page
+
+
+def test_pay_page_does_not_hide_that_no_date_is_known(client: Client, order: Order) -> None:
+    page = client.get(f"/orders/{order.reference}/pay/").content.decode()
+    assert "No delivery is announced at the moment." in page
+    assert "The date is not known yet." in page
+
+
+def test_pay_page_asks_the_same_number_of_queries_for_one_plan_and_for_three(
+    client: Client, buyer: User, order: Order, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    larger = make_order(
+        [(make_fee(make_plan(name)), 1) for name in ("A", "B", "C")], customer=buyer, placed_at=NOW
+    )
+    for each in (order, larger):
+        with django_assert_num_queries(20):
+            client.get(f"/orders/{each.reference}/pay/")
 
 
 def test_without_a_gateway_the_pay_page_says_so(client: Client, order: Order, settings: Settings) -> None:

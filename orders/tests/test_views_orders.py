@@ -11,6 +11,7 @@ from inventory.models import Fee
 from orders.allocation import allocate_devices
 from orders.estimates import record_first_estimate, refresh_estimates
 from orders.models import Ground, Order, OrderState, Refund
+from orders.queue.fairness import seal_events
 from orders.refunds import approve_refund, reject_refund, request_refund
 from orders.tests.shopping import log_in
 from tests.builders import (
@@ -81,6 +82,31 @@ def test_window_is_drawn_to_scale_without_inline_style(client: Client, waiting: 
     assert 'x="21.1%" y="2" width="78.9%"' in page
     assert 'cx="39.5%"' in page
     assert " style=" not in page
+
+
+def test_announced_batches_are_marked_on_the_window(client: Client, waiting: Order, fee: Fee) -> None:
+    make_batch(fee.term.plan, quantity=6, on=date(2026, 11, 20))
+    make_batch(fee.term.plan, quantity=7, on=date(2027, 2, 1))
+    page = page_of(client, waiting)
+    # Of the 38 days until December 31; the overdue one is drawn today, the one of February not at all.
+    assert 'class="window__mark" x="0.0%"' in page
+    assert 'class="window__mark" x="21.1%"' in page
+    assert page.count('class="window__mark" x=') == 2
+    assert "Announced deliveries: 6 on Nov. 20, 2026 (overdue), 40 on Dec. 1, 2026</p>" in page
+
+
+@pytest.mark.clause("1.1")
+def test_timeline_has_what_the_ledger_has(client: Client, waiting: Order, fee: Fee) -> None:
+    make_devices(fee.term.plan, 13)
+    allocate_devices(plan_id=fee.term.plan_id, now=NOW)
+    seal_events(plan_id=fee.term.plan_id)
+    answer = client.get(f"/orders/{waiting.reference}/")
+    timeline = answer.context["situation"].progress.timeline
+    plan = str(fee.term.plan)
+    assert [(each.title, each.detail) for each in timeline if "entry" in each.detail] == [
+        ("1 phone allocated", f"{plan}, entry 4 of the ledger"),
+        ("5 phones joined the queue", f"{plan}, entry 2 of the ledger"),
+    ]
 
 
 def test_first_in_the_queue_is_told_so(client: Client, customer: User, fee: Fee) -> None:
@@ -216,11 +242,11 @@ def test_phones_are_listed_with_the_days_left(
 def test_order_page_asks_one_more_query_for_each_waiting_line(
     client: Client, customer: User, waiting: Order, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
-    with django_assert_num_queries(22):
+    with django_assert_num_queries(27):
         client.get(f"/orders/{waiting.reference}/")
     fees = [make_fee(make_plan(f"Plan {number}")) for number in range(4)]
     larger = make_order([(fee, 1) for fee in fees], customer=customer, paid_at=NOW)
-    with django_assert_num_queries(25):
+    with django_assert_num_queries(30):
         client.get(f"/orders/{larger.reference}/")
 
 

@@ -32,7 +32,8 @@ from orders.gateways import methods_on_offer
 from orders.gateways.protocol import Declined, Unavailable
 from orders.guardians import CannotAsk
 from orders.ledger import missing_of
-from orders.models import AttemptState, Order, OrderState, PaymentAttempt
+from orders.models import AttemptState, Order, OrderLine, OrderState, PaymentAttempt
+from orders.offers import Offer, offers_of
 from orders.payments import NotPayable, Payer, begin_payment, refresh_attempt
 from orders.views.basket import PricedBasket, priced
 from orders.views.orders import own_order
@@ -135,7 +136,7 @@ def pay(request: CustomerRequest, reference: str) -> HttpResponse:
         "orders/pay.html",
         {
             "order": order,
-            "lines": order.lines.select_related("plan", "term", "order"),
+            "lines": _with_offers(order, now=now),
             "form": form,
             "methods": methods,
             **_standing(order, _newest_attempt(order)),
@@ -289,6 +290,14 @@ def _law(form: CheckoutForm) -> dict[str, object]:
         "right_explanation": in_language(right.explanation, language),
         "withdraw_until": withdrawal_ends(right, ordered_at=timezone.now()),
     }
+
+
+def _with_offers(order: Order, *, now: datetime) -> list[tuple[OrderLine, Offer]]:
+    """Each line with what paying for it now would mean: its own units are among those that are held already."""
+    lines = list(order.lines.select_related("plan", "term", "order"))
+    plans = list({line.plan_id: line.plan for line in lines}.values())
+    offers = {offer.plan.pk: offer for offer in offers_of(plans, currency=order.currency, now=now, units=0)}
+    return [(line, offers[line.plan_id]) for line in lines]
 
 
 def _payer(request: CustomerRequest, order: Order) -> Payer:

@@ -36,6 +36,7 @@ from orders.models import (
     Refund,
     RefundState,
 )
+from orders.moves import Look, Looks, Moves, moves_since, newest_event_id
 from orders.progress import LineProgress, Progress, progress_of
 
 PAGE_SIZE = 10
@@ -43,10 +44,11 @@ PAGE_SIZE = 10
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A line with the units that were ahead of it when it was paid."""
+    """A line with the units that were ahead of it when it was paid, and what has moved since the last visit."""
 
     progress: LineProgress
     units_ahead_at_payment: int | None
+    moves: Moves | None
 
     @property
     def served_since(self) -> int | None:
@@ -116,7 +118,12 @@ def orders(request: CustomerRequest) -> HttpResponse:
 @counts_as_use
 def order(request: CustomerRequest, reference: str) -> HttpResponse:
     found = own_order(request, reference)
-    situation = _situation(found)
+    looks, newest = Looks(request.session), newest_event_id()
+    progress = progress_of(found, now=timezone.now())
+    for each in progress.lines:
+        if each.units_ahead is not None:
+            looks.remember(each.line, Look(timezone.now(), newest, each.units_ahead))
+    situation = _situation(progress, looks)
     acceptances = list(
         Acceptance.objects.filter(customer=request.user, order_reference=found.reference)
         .select_related("text__version")
@@ -153,7 +160,7 @@ def order_live(request: HttpRequest, reference: str) -> HttpResponse:
     if found.state != request.GET.get("state", found.state):
         # What the rest of the page offers hangs on the state.
         return HttpResponseClientRefresh()
-    live = _live(_situation(found))
+    live = _live(_situation(progress_of(found, now=timezone.now()), Looks(request.session)))
     if live.digest == request.GET.get("seen"):
         return HttpResponse(status=204)
     return HttpResponse(live.html)
@@ -183,14 +190,16 @@ def _guardian_form(situation: Situation) -> GuardianContactForm | None:
     return GuardianContactForm(initial={"name": asked.name, "email": asked.email})
 
 
-def _situation(order: Order) -> Situation:
-    progress = progress_of(order, now=timezone.now())
+def _situation(progress: Progress, looks: Looks) -> Situation:
+    order = progress.order
     first = Estimate.objects.filter(line__order=order, number=1).values_list("line_id", "units_ahead")
     at_payment = dict(first)
     return Situation(
         order=order,
         progress=progress,
-        standings=tuple(Standing(each, at_payment.get(each.line.pk)) for each in progress.lines),
+        standings=tuple(
+            Standing(each, at_payment.get(each.line.pk), _moves(each, looks)) for each in progress.lines
+        ),
         attempts=tuple(order.attempts.order_by("pk")),
         money_returns=tuple(order.money_returns.order_by("pk")),
         refunds=tuple(
@@ -198,6 +207,13 @@ def _situation(order: Order) -> Situation:
         ),
         documents=tuple(order.documents.defer("contents").order_by("pk")),
     )
+
+
+def _moves(progress: LineProgress, looks: Looks) -> Moves | None:
+    before = looks.before(progress.line)
+    if before is None or progress.units_ahead is None:
+        return None
+    return moves_since(progress.line, ahead=progress.units_ahead, before=before)
 
 
 def _live(situation: Situation) -> Live:

@@ -21,6 +21,7 @@ from orders.context import CURRENCY_KEY, currency_of
 from orders.estimates import outlooks
 from orders.forms import AddForm
 from orders.offers import Offer, offer_of, offers
+from orders.track_record import kept_track_records
 from orders.windows import Outlook, nearest_rank
 
 
@@ -52,7 +53,7 @@ class FeeTable:
 
 
 @dataclass(frozen=True, slots=True)
-class TrackRecord:
+class PastDeliveries:
     """How many days late past batches came, and what three months of allocations were like."""
 
     batches: int
@@ -98,7 +99,8 @@ def render_plan(request: HttpRequest, offer: Offer, form: AddForm) -> HttpRespon
             "offer": offer,
             "form": form,
             "in_basket": sum(wish.quantity for wish in basket.wishes if wish.term_id in here),
-            "record": _track_record(outlooks([offer.plan.pk], now=now)[offer.plan.pk]),
+            "record": _past_deliveries(outlooks([offer.plan.pk], now=now)[offer.plan.pk]),
+            "track_record": kept_track_records([offer.plan.pk], now=now)[offer.plan.pk],
             "presale_days": settings.PRESALE_MINIMUM_DAYS,
             "hold_back": settings.ALLOCATION_HOLD_BACK,
             "update_days": settings.ESTIMATE_UPDATE_EVERY.days,
@@ -167,11 +169,11 @@ def _figures(on_offer: Sequence[Offer]) -> Figures:
     )
 
 
-def _track_record(outlook: Outlook) -> TrackRecord | None:
+def _past_deliveries(outlook: Outlook) -> PastDeliveries | None:
     """None where there are no past batches to judge by."""
     if outlook.lateness_of == "assumption":
         return None
-    return TrackRecord(
+    return PastDeliveries(
         batches=len(outlook.lateness),
         middle=nearest_rank(outlook.lateness, 0.5),
         nine_in_ten=nearest_rank(outlook.lateness, 0.9),

@@ -65,7 +65,7 @@ class Deed(enum.StrEnum):
 LABELS: dict[Deed, str | Promise] = {
     Deed.PAY: _("Send the coins and confirm them"),
     Deed.SEND: _("Send what is missing, unconfirmed"),
-    Deed.SEND_PART: _("Send 60 % of what is missing, unconfirmed"),
+    Deed.SEND_PART: _("Send six tenths of what is missing, unconfirmed"),
     Deed.SEND_MORE: _("Send 10 % too much, unconfirmed"),
     Deed.SEND_WRONG_COIN: _("Send a wrong coin"),
     Deed.CONFIRM: _("Confirm what was sent (a block is found)"),

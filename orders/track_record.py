@@ -1,0 +1,151 @@
+"""How good our estimates were: of every plan, what became of the dates that those who waited were told first.
+
+Judged is the first estimate of a line that named dates from announced supply or from past allocations, once its latest
+date is over, and not before: those served early would otherwise be counted, and those who wait beside them not.
+It *held* if the last unit of the line was allocated on or before that date; whoever still waits counts as broken.
+Lines with refunded units and lines on hold are left out. A promise belongs to the month of its latest date.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from django.core.cache import cache
+from django.db.models import Case, Count, OuterRef, Subquery, When
+from django.db.models.functions import TruncDate
+
+from evidence.contract_time import contract_date, contract_zone
+from orders.models import Basis, Estimate, LineState, OrderLine, QueueEvent, QueueEventKind
+
+MONTHS = 12
+KEPT_SECONDS = 3600
+NAMES_DATES = (Basis.SUPPLY, Basis.RATE)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Of `judged` lines' promises `held` were kept.
+
+    `bias` is the median of the days from the likely date to the allocation of the last unit, below 0 when it came
+    earlier; whoever still waits is counted as if served today. None when nothing was judged.
+    """
+
+    judged: int
+    held: int
+    bias: int | None
+
+    @property
+    def share(self) -> float | None:
+        """Held of those judged, from 0 to 1; None when nothing was judged."""
+        return self.held / self.judged if self.judged else None
+
+    @property
+    def days_off(self) -> int:
+        """The bias without its sign."""
+        return abs(self.bias or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Month:
+    """What fell due in the month that begins with `first_day`."""
+
+    first_day: date
+    score: Score
+
+
+@dataclass(frozen=True, slots=True)
+class TrackRecord:
+    """The last twelve months, the oldest first and the running one included, and their sum."""
+
+    total: Score
+    months: tuple[Month, ...]
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Lines by days from the likely date, and how many of them were in time."""
+
+    held: int
+    days: Counter[int]
+
+    @classmethod
+    def empty(cls) -> "_Tally":
+        return cls(0, Counter())
+
+    def add(self, *, lines: int, days: int, is_held: bool) -> None:
+        self.days[days] += lines
+        self.held += lines if is_held else 0
+
+    def score(self) -> Score:
+        return Score(self.days.total(), self.held, _median(self.days))
+
+
+def track_record(plan_id: int, *, now: datetime) -> TrackRecord:
+    return track_records([plan_id], now=now)[plan_id]
+
+
+def kept_track_records(plan_ids: Iterable[int], *, now: datetime) -> dict[int, TrackRecord]:
+    """The records as public pages show them, up to an hour old.
+
+    Whether a promise held is settled when its day is over; a queue of a million lines takes seconds to judge.
+    """
+    keys = {plan_id: f"track-record:{plan_id}:{contract_date(now)}" for plan_id in plan_ids}
+    kept: dict[str, TrackRecord] = cache.get_many(keys.values())
+    missing = [plan_id for plan_id, key in keys.items() if key not in kept]
+    if missing:
+        made = track_records(missing, now=now)
+        kept |= {keys[plan_id]: record for plan_id, record in made.items()}
+        cache.set_many({keys[plan_id]: record for plan_id, record in made.items()}, KEPT_SECONDS)
+    return {plan_id: kept[key] for plan_id, key in keys.items()}
+
+
+def track_records(plan_ids: Iterable[int], *, now: datetime) -> dict[int, TrackRecord]:
+    """The record of each plan, by one query, whose answer has a row for each combination of dates."""
+    wanted = list(plan_ids)
+    today = contract_date(now)
+    months = _months_up_to(today)
+    tallies = {plan_id: {month: _Tally.empty() for month in months} for plan_id in wanted}
+    totals = {plan_id: _Tally.empty() for plan_id in wanted}
+    dated = Estimate.objects.filter(line=OuterRef("pk"), basis__in=NAMES_DATES).order_by("number")
+    judged = OrderLine.objects.filter(
+        plan_id__in=wanted, state__in=(LineState.WAITING, LineState.ALLOCATED), withdrawn=0
+    )
+    first = judged.annotate(first=Subquery(dated.values("pk")[:1])).values("first")
+    last_unit = QueueEvent.objects.filter(line=OuterRef("line"), kind=QueueEventKind.ALLOCATED)
+    served_at = Case(
+        When(line__state=LineState.ALLOCATED, then=Subquery(last_unit.order_by("-at").values("at")[:1]))
+    )
+    due = Estimate.objects.filter(pk__in=first, latest__gte=months[0], latest__lt=today).annotate(
+        served_on=TruncDate(served_at, tzinfo=contract_zone())
+    )
+    groups = due.order_by().values_list("line__plan_id", "likely", "latest", "served_on")
+    for plan_id, likely, latest, served_on, lines in groups.annotate(lines=Count("pk")):
+        is_held = served_on is not None and served_on <= latest
+        days = ((served_on or today) - likely).days
+        for tally in (totals[plan_id], tallies[plan_id][latest.replace(day=1)]):
+            tally.add(lines=lines, days=days, is_held=is_held)
+    return {
+        plan_id: TrackRecord(
+            totals[plan_id].score(),
+            tuple(Month(month, tally.score()) for month, tally in tallies[plan_id].items()),
+        )
+        for plan_id in wanted
+    }
+
+
+def _months_up_to(today: date) -> list[date]:
+    """The first days of twelve months, the oldest first."""
+    last = today.year * 12 + today.month - 1
+    return [date(month // 12, month % 12 + 1, 1) for month in range(last - MONTHS + 1, last + 1)]
+
+
+def _median(days: Mapping[int, int]) -> int | None:
+    """Of two in the middle the smaller, so that the figure is one that really happened."""
+    half = sum(days.values()) / 2
+    counted = 0
+    for value in sorted(days):
+        counted += days[value]
+        if counted >= half:
+            return value
+    return None
