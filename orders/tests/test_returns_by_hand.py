@@ -1,5 +1,6 @@
 """Money that a gateway will not give back: sent again, or paid by hand by two people; and the warning before."""
 
+from collections.abc import Callable
 from datetime import date, datetime, timedelta
 
 import pytest
@@ -148,7 +149,7 @@ def test_what_the_gateway_refused_is_paid_by_hand_by_two_people(
     assert (payout.is_confirmed, payout.decided_by) == (True, second)
     assert (failed.state, failed.paid_at, failed.problem) == (RefundState.PAID, NOW, "")
     assert booked() == [("sandbox", "capture", 998), ("by-hand", "refund", -499)]
-    assert LedgerEntry.objects.last().transaction_id == f"{failed.reference}:SEPA-1"
+    assert LedgerEntry.objects.latest("pk").transaction_id == f"{failed.reference}:SEPA-1"
     assert Notice.objects.get(kind="refund-paid").facts["means"] == "bank transfer"
     note = Document.objects.get(kind="credit-note")
     assert (note.minor, note.refund) == (499, failed)
@@ -159,10 +160,11 @@ def test_payout_is_decided_once(failed: Refund, clerk: User, second: User) -> No
     payout = recorded(failed, clerk)
     confirm_payout(payout_id=payout.pk, confirmed_by_id=second.pk, now=NOW)
 
-    for decide in (
+    decisions: tuple[Callable[[], object], ...] = (
         lambda: confirm_payout(payout_id=payout.pk, confirmed_by_id=second.pk, now=NOW),
         lambda: reject_payout(payout_id=payout.pk, rejected_by_id=second.pk, now=NOW),
-    ):
+    )
+    for decide in decisions:
         with pytest.raises(CannotReturn, match="decided"):
             decide()
     assert booked() == [("sandbox", "capture", 998), ("by-hand", "refund", -499)]
@@ -190,9 +192,10 @@ def test_payout_says_how_and_when_and_only_of_what_was_refused(
             due=due, means=means, reference=reference, paid_on=paid_on, recorded_by_id=clerk.pk, now=NOW
         )
 
-    for missing in ({"means": " "}, {"reference": " "}):
-        with pytest.raises(CannotReturn, match="Say how"):
-            record(failed, **missing)
+    with pytest.raises(CannotReturn, match="Say how"):
+        record(failed, means=" ")
+    with pytest.raises(CannotReturn, match="Say how"):
+        record(failed, reference=" ")
     for day in (TODAY - timedelta(days=1), TODAY + timedelta(days=1)):
         with pytest.raises(CannotReturn, match="between"):
             record(failed, paid_on=day)

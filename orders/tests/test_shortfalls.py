@@ -1,5 +1,6 @@
 """Unable to supply (3.3): who is affected, two people, and refunds worked off order by order."""
 
+from collections.abc import Callable
 from datetime import date, timedelta
 
 import pytest
@@ -9,7 +10,7 @@ from accounts.models import User
 from inventory.models import BatchState, Fee, Plan, SupplyBatch
 from inventory.money import Money
 from notices.models import Notice
-from orders import shortfalls
+from orders import refunds, shortfalls
 from orders.allocation import allocate_devices
 from orders.models import (
     Ground,
@@ -237,10 +238,11 @@ def test_who_declared_it_does_not_decide_and_it_is_decided_once(
     plan: Plan, queue: list[Order], clerk: User, second: User
 ) -> None:
     shortfall = declared(plan, clerk)
-    for decide in (
+    decisions: tuple[Callable[[], object], ...] = (
         lambda: approve_shortfall(shortfall_id=shortfall.pk, approved_by_id=clerk.pk, now=NOW),
         lambda: reject_shortfall(shortfall_id=shortfall.pk, rejected_by_id=clerk.pk, now=NOW),
-    ):
+    )
+    for decide in decisions:
         with pytest.raises(ShortfallRefused, match="second member of staff"):
             decide()
     with pytest.raises(IntegrityError), transaction.atomic():
@@ -318,7 +320,7 @@ def test_a_run_that_dies_leaves_whole_orders_and_the_next_goes_on(
     plan: Plan, queue: list[Order], clerk: User, second: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     approved(plan, clerk, second)
-    refund, done = shortfalls.refund_shortfall, []
+    refund, done = refunds.refund_shortfall, []
 
     def die_at_the_second(order: Order, **how: object) -> Refund:
         made = refund(order, **how)  # type: ignore[arg-type]
@@ -343,7 +345,7 @@ def test_fault_with_one_order_keeps_no_other_waiting(
     plan: Plan, queue: list[Order], clerk: User, second: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     approved(plan, clerk, second)
-    refund = shortfalls.refund_shortfall
+    refund = refunds.refund_shortfall
 
     def fail_at_the_first(order: Order, **how: object) -> Refund:
         if order == queue[0]:
