@@ -14,6 +14,7 @@ from django.db import transaction
 from django.db.models import Count, Exists, F, OuterRef, QuerySet, Sum
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from inventory.models import Plan, SupplyBatch
 from inventory.money import Money
@@ -90,7 +91,7 @@ class Progress:
 
 
 def progress_of(shortfall: Shortfall) -> Progress:
-    """Counted from the rows, in three queries."""
+    """Counted from the rows, in three queries; what there is none of is left out."""
     listed = ShortfallLine.objects.filter(shortfall=shortfall).order_by()
     by_state = {
         row["state"]: row
@@ -106,17 +107,18 @@ def progress_of(shortfall: Shortfall) -> Progress:
     refunds = dict(made.values_list("state").annotate(n=Count("pk", distinct=True)))
     rows = [(_("All"), " + ".join(money.localised() for money in sums) or "–")]
     for state in ShortfallLineState:
-        found = by_state.get(state, {"orders": 0, "units_listed": 0})
-        rows.append(
-            (
-                str(capfirst(state.label)),
-                _("%(orders)d orders, %(units)d units")
-                % {"orders": found["orders"], "units": found["units_listed"]},
+        if found := by_state.get(state):
+            orders, units = found["orders"], found["units_listed"]
+            words = (
+                ngettext("%(n)d order", "%(n)d orders", orders) % {"n": orders},
+                ngettext("%(n)d unit", "%(n)d units", units) % {"n": units},
             )
-        )
-    for refund_state in (RefundState.APPROVED, RefundState.PAID, RefundState.FAILED):
-        number = refunds.get(refund_state, 0)
-        rows.append((str(_("Refunds, %(state)s") % {"state": refund_state.label}), str(number)))
+            rows.append((str(capfirst(state.label)), ", ".join(words)))
+    rows += [
+        (str(_("Refunds, %(state)s") % {"state": state.label}), str(refunds[state]))
+        for state in RefundState
+        if state in refunds
+    ]
     failed = by_state.get(ShortfallLineState.FAILED, {"orders": 0})["orders"]
     return Progress(tuple(rows), failed + refunds.get(RefundState.FAILED, 0))
 

@@ -24,8 +24,8 @@ from evidence.setwise import OutOfStep
 from inventory.models import Device, DeviceState, OversellDecision, Plan, SupplyBatch
 from inventory.money import Money
 from inventory.supply import change_batch
-from notices import outbox
 from notices.models import Notice
+from notices.outbox import tell
 from orders import allocation, checkout, ledger, refunds
 from orders.allocation import allocate_devices
 from orders.checkout import CapReached, NotOffered, Wish, place_order
@@ -387,7 +387,7 @@ def refund_of_phone_in_flight(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple
     make_devices(plan, 2)
     refund = refund_of(line, units=2, phones=[line.allocations.get().pk])
     approver = make_user(is_staff=True)
-    taken, go_on, tell = threading.Event(), threading.Event(), outbox.tell
+    taken, go_on = threading.Event(), threading.Event()
 
     def tell_when_told(*what: Any, **how: Any) -> None:
         taken.set()

@@ -163,11 +163,13 @@ class ShortfallAdmin(RecordAdmin):
             title=_("Unable to supply %(what)s?") % {"what": f"{batch}, {plan}" if batch else plan},
             intro=(
                 _(
-                    "The batch is no longer expected from now on. The units below are the last of the queue, which "
-                    "free devices and the other announced batches do not cover any more."
+                    "Once this is declared, the batch is no longer expected. The units below are the last of the "
+                    "queue, which free devices and the other announced batches do not cover any more."
                 )
                 if batch
-                else _("The plan is not sold any more from now on. All units that wait for it are below.")
+                else _(
+                    "Once this is declared, the plan is not sold any more. All units that wait for it are below."
+                )
             )
             + "\n"
             + _(
