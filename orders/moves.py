@@ -135,7 +135,9 @@ def moves_since(line: OrderLine, *, ahead: int, before: Look) -> Moves:
     events = QueueEvent.objects.filter(
         smaller_rank, plan_id=line.plan_id, at__gte=before.at - WRITTEN_WITHIN, pk__gt=before.event_id
     )
-    units = {kind: Sum("units", filter=Q(kind=kind), default=0) for kind in QueueEventKind.values}
+    # A unit that is refunded after it was allocated stood in no queue.
+    kinds = set(QueueEventKind) - {QueueEventKind.REFUNDED}
+    units = {str(kind): Sum("units", filter=Q(kind=kind), default=0) for kind in kinds}
     return Moves(since=before.at, difference=ahead - before.ahead, **events.aggregate(**units))
 
 

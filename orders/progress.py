@@ -234,5 +234,8 @@ def _title(event: QueueEvent) -> str:
         QueueEventKind.RETURNED: ngettext(
             "%(units)d phone waits again", "%(units)d phones wait again", units
         ),
+        QueueEventKind.REFUNDED: ngettext(
+            "%(units)d allocated phone refunded", "%(units)d allocated phones refunded", units
+        ),
     }
     return titles[QueueEventKind(event.kind)] % {"units": units}

@@ -10,7 +10,8 @@ from pytest_django import Settings
 from accounts.models import User
 from inventory.models import Fee
 from orders.allocation import allocate_devices
-from orders.models import Order
+from orders.models import Order, QueueEventKind
+from orders.queue import fairness
 from orders.queue.fairness import head_of, ledger_lines, seal_events
 from orders.queue.verify_queue_ledger import check
 from orders.receipts import receipt_of
@@ -128,3 +129,15 @@ def test_receipt_is_for_the_customer_and_for_staff_and_for_nobody_else(
                 answer.headers["Content-Disposition"]
                 == f'attachment; filename="receipt-{order.reference}.json"'
             )
+
+
+@pytest.mark.parametrize("kind", QueueEventKind)
+def test_order_page_has_words_for_whatever_is_in_the_ledger(
+    client: Client, customer: User, order: Order, kind: QueueEventKind
+) -> None:
+    log_in(client, customer)
+    fairness.record(kind, [(order.lines.get(), 2)], now=NOW)
+
+    answer = client.get(f"/orders/{order.reference}/")
+
+    assert answer.status_code == 200
