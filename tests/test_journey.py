@@ -21,7 +21,7 @@ def announce_batch(page: Page, stack: Stack, *, reference: str, quantity: int) -
     page.locator("[name=quantity]").fill(str(quantity))
     page.locator("[name=expected_on]").fill((timezone.now() + timedelta(days=1)).strftime("%Y-%m-%d"))
     page.get_by_role("button", name="Announce").click()
-    expect(page.get_by_text(reference).first).to_be_visible()
+    expect(page.get_by_text(f"Batch {reference} is announced.")).to_be_visible()
 
 
 def receive(page: Page, *, reference: str, csv: str) -> None:
