@@ -7,8 +7,8 @@ from datetime import datetime
 import httpx
 from django.test import Client
 
+from emulators.running import Running
 from notices.models import Notice
-from orders.gateways.emulators.running import Running
 from orders.models import Order, PaymentAttempt, ReviewItem
 from orders.payments import Payer, begin_payment, process_webhooks
 from orders.tests.gateway_servers import Listener, Request

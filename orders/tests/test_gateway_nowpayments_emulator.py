@@ -13,12 +13,12 @@ import pytest
 import time_machine
 from pytest_django import Settings
 
+from emulators.server import Listening
+from emulators.together import Together
 from orders.gateways.emulators.chain import Deed
 from orders.gateways.emulators.nowpayments import Nowpayments
 from orders.gateways.emulators.running_nowpayments import RunningNowpayments, running_nowpayments
 from orders.gateways.emulators.sandbox import Sandbox
-from orders.gateways.emulators.server import Listening
-from orders.gateways.emulators.together import Together
 from orders.tests.backstage_nowpayments import EMAIL, KEY, PASSWORD, SECRET, configured_nowpayments
 from orders.tests.gateway_contract import SANDBOX_KEY, SANDBOX_SECRET
 from orders.tests.gateway_servers import Listener

@@ -16,9 +16,9 @@ import pytest
 from django.conf import settings as django_settings
 from django.utils.translation import override, pgettext
 
+from emulators.server import is_loopback
 from orders.gateways.emulators.running import RunningSandbox, running_sandbox
 from orders.gateways.emulators.sandbox import Outcome, Sandbox
-from orders.gateways.emulators.server import is_loopback
 from orders.tests.gateway_contract import SANDBOX_KEY, SANDBOX_SECRET
 
 MANAGE = Path(django_settings.BASE_DIR) / "manage.py"

@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from pytest_django import Settings
 
+from emulators.server import Listening
+from emulators.together import Together
 from orders.gateways.emulators.running_wechat import RunningWechat, running_wechat
-from orders.gateways.emulators.server import Listening
-from orders.gateways.emulators.together import Together
 from orders.gateways.emulators.wechat import Outcome, Wechat
 from orders.tests.backstage_wechat import (
     WECHAT_API_V3_KEY,

@@ -11,13 +11,13 @@ from django.db import IntegrityError
 from django.test import Client
 from django.urls import reverse
 
+from emulators.running import Running
 from inventory.money import Money
 from notices.models import Notice
 from orders import refunds
 from orders.allocation import allocate_devices
 from orders.gateways.emulators import paypal as paypals
 from orders.gateways.emulators import stripe as stripes
-from orders.gateways.emulators.running import Running
 from orders.gateways.emulators.running_stripe import RunningStripe
 from orders.gateways.protocol import MoneyMoved, Snapshot
 from orders.ledger import apply_snapshot

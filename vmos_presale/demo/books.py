@@ -5,7 +5,7 @@ from pathlib import Path
 
 from django.conf import settings
 
-from orders.gateways.emulators.books import Books
+from emulators.books import Books
 from orders.gateways.emulators.sandbox import SCHEMA
 from orders.models import AttemptState, EntryKind, LedgerEntry, PaymentAttempt
 

@@ -47,9 +47,9 @@ from werkzeug.routing import Rule
 from werkzeug.utils import redirect
 from werkzeug.wrappers import Request, Response
 
+from emulators.deliveries import BACKOFF, Deliveries
+from emulators.server import JSON, POLICY, Emulator, page
 from inventory.money import Money
-from orders.gateways.emulators.deliveries import BACKOFF, Deliveries
-from orders.gateways.emulators.server import JSON, POLICY, Emulator, page
 
 MERCHANT = "VMOS Cloud"
 BUYER = "2088000000000099"

@@ -28,11 +28,11 @@ from werkzeug.routing import Rule
 from werkzeug.utils import redirect
 from werkzeug.wrappers import Request, Response
 
+from emulators.deliveries import BACKOFF
+from emulators.server import JSON, Emulator, Refused, View, page, read_object
 from inventory.money import Money
 from orders.gateways.emulators import chain
 from orders.gateways.emulators.chain import LABELS, Deed
-from orders.gateways.emulators.deliveries import BACKOFF
-from orders.gateways.emulators.server import JSON, Emulator, Refused, View, page, read_object
 
 MERCHANT = "VMOS Cloud"
 COINS = {"btc": "BTC", "eth": "ETH"}

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 import httpx
 
+from emulators.running import SHORT_BACKOFF, Running
+from emulators.server import Listening
 from orders.gateways.emulators.alipay import Alipay, Outcome
-from orders.gateways.emulators.running import SHORT_BACKOFF, Running
-from orders.gateways.emulators.server import Listening
 
 KEY = "key-of-the-testers"
 

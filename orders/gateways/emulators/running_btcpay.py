@@ -10,10 +10,10 @@ from decimal import Decimal
 
 import httpx
 
+from emulators.running import SHORT_BACKOFF, Running
+from emulators.server import Listening
 from orders.gateways.emulators.btcpay import Btcpay
 from orders.gateways.emulators.chain import Deed
-from orders.gateways.emulators.running import SHORT_BACKOFF, Running
-from orders.gateways.emulators.server import Listening
 
 
 class RunningBtcpay(Running):

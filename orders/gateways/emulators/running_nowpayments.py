@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 import httpx
 
+from emulators.running import SHORT_BACKOFF, Running
+from emulators.server import Listening
 from orders.gateways.emulators.chain import Deed
 from orders.gateways.emulators.nowpayments import Nowpayments
-from orders.gateways.emulators.running import SHORT_BACKOFF, Running
-from orders.gateways.emulators.server import Listening
 
 
 class RunningNowpayments(Running):

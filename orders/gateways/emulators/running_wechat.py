@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import httpx
 
-from orders.gateways.emulators.running import SHORT_BACKOFF, Running
-from orders.gateways.emulators.server import Listening
+from emulators.running import SHORT_BACKOFF, Running
+from emulators.server import Listening
 from orders.gateways.emulators.wechat import Outcome, Wechat
 
 KEY = "key-of-the-testers"

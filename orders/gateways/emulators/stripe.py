@@ -35,9 +35,9 @@ from werkzeug.routing import Rule
 from werkzeug.utils import redirect
 from werkzeug.wrappers import Request, Response
 
+from emulators.deliveries import BACKOFF
+from emulators.server import JSON, POLICY, Emulator, Refused, View, answer, page
 from inventory.money import Money, exponent_of
-from orders.gateways.emulators.deliveries import BACKOFF
-from orders.gateways.emulators.server import JSON, POLICY, Emulator, Refused, View, answer, page
 
 MERCHANT = "VMOS Cloud"
 API_VERSION = "2026-10-28.endive"

@@ -41,9 +41,9 @@ from werkzeug.routing import Rule
 from werkzeug.utils import redirect
 from werkzeug.wrappers import Request, Response
 
+from emulators.deliveries import BACKOFF
+from emulators.server import JSON, POLICY, Emulator, answer, page
 from inventory.money import Money
-from orders.gateways.emulators.deliveries import BACKOFF
-from orders.gateways.emulators.server import JSON, POLICY, Emulator, answer, page
 
 # What a call of the API answers: an object, nothing, or the bytes of a bill.
 Content: TypeAlias = JSON | bytes | None

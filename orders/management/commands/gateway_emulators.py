@@ -9,14 +9,14 @@ from types import FrameType
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from emulators.server import Emulator, Listening, is_loopback
+from emulators.together import Together
 from orders.gateways.btcpay import BtcpayGateway
 from orders.gateways.emulators.btcpay import Btcpay
 from orders.gateways.emulators.nowpayments import Nowpayments
 from orders.gateways.emulators.paypal import PayPal
 from orders.gateways.emulators.sandbox import Sandbox
-from orders.gateways.emulators.server import Emulator, Listening, is_loopback
 from orders.gateways.emulators.stripe import Stripe
-from orders.gateways.emulators.together import Together
 from orders.gateways.nowpayments import NowpaymentsGateway
 from orders.gateways.paypal import PayPalGateway
 from orders.gateways.sandbox import SandboxGateway

@@ -26,9 +26,9 @@ from werkzeug.routing import Map, Rule
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
-from orders.gateways.emulators import deliveries
-from orders.gateways.emulators.books import Books
-from orders.gateways.emulators.faults import FaultBoard
+from emulators import deliveries
+from emulators.books import Books
+from emulators.faults import FaultBoard
 
 logger = logging.getLogger(__name__)
 

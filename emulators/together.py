@@ -5,7 +5,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
-from orders.gateways.emulators.server import Emulator
+from emulators.server import Emulator
 
 
 class Together:

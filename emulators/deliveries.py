@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 
 import httpx
 
-from orders.gateways.emulators.books import Books
-from orders.gateways.emulators.faults import FaultBoard
+from emulators.books import Books
+from emulators.faults import FaultBoard
 
 logger = logging.getLogger(__name__)
 
