@@ -1,14 +1,15 @@
-"""python -m bench [--scale small|full] [queue|outbox ...]"""
+"""python -m bench [--scale small|full] [queue|payments ...]"""
 
 import argparse
 import os
 import sys
 
-from bench import queue
+from bench import payments, queue
 from bench.databases import Databases, Failed
 from bench.figures import print_table
 
-BENCHES = {"queue": queue.figures}
+# One module each; what they have in common is in `databases`, `figures` and `together`.
+BENCHES = {"queue": queue.figures, "payments": payments.figures}
 
 
 def main() -> int:

@@ -8,17 +8,28 @@ from statistics import median
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A ratio, and what it has to reach: at least, or at most when the goals fall."""
+    """A ratio, and what it has to reach: at least, or at most when the goals fall. Without goals it only informs."""
 
     name: str
     value: float
-    enough: float
-    stretch: float
+    enough: float | None = None
+    stretch: float | None = None
     detail: str = ""
 
+    def goals(self) -> tuple[str, str]:
+        """What is enough and what would be more, as the table shows them."""
+        if self.enough is None or self.stretch is None:
+            return "–", "–"
+        sign = "≥" if self.stretch >= self.enough else "≤"
+        return f"{sign} {self.enough:g}", f"{sign} {self.stretch:g}"
+
     def verdict(self) -> str:
+        if self.enough is None or self.stretch is None:
+            return "–"
+        rises = self.stretch >= self.enough
+
         def reaches(goal: float) -> bool:
-            return self.value >= goal if self.stretch >= self.enough else self.value <= goal
+            return self.value >= goal if rises else self.value <= goal
 
         return "stretch" if reaches(self.stretch) else "pass" if reaches(self.enough) else "BELOW"
 
@@ -41,8 +52,8 @@ def print_table(figures: Sequence[Figure]) -> None:
     print("| figure | measured | pass | stretch | |")
     print("|---|---|---|---|---|")
     for figure in figures:
-        sign = "≥" if figure.stretch >= figure.enough else "≤"
+        enough, stretch = figure.goals()
         print(
-            f"| {figure.name} | **{figure.value:.2f}** | {sign} {figure.enough:g} | {sign} {figure.stretch:g} "
+            f"| {figure.name} | **{figure.value:.2f}** | {enough} | {stretch} "
             f"| {figure.verdict()}{f'; {figure.detail}' if figure.detail else ''} |"
         )
