@@ -66,10 +66,10 @@ FLOOR_STATEMENTS = (
         "SELECT %(plan)s, line_id, 'allocated', count(*), min(paid_at), %(now)s, 0, 0 FROM floor GROUP BY line_id"
     ),
     (
-        "INSERT INTO notices_notice (kind, about, url, facts, to_email, dedupe_key, created_at, is_expanded, recipient_id) "
+        "INSERT INTO notices_notice (kind, about, url, facts, thread, to_channel, to_address, dedupe_key, created_at, is_expanded, recipient_id) "
         "SELECT 'allocated', reference, '/orders/' || reference || '/', "
         "jsonb_build_object('reference', reference, 'plan', 'V08', 'units', count(*), 'remaining', 0, "
-        "'starts_at', %(now)s, 'ends_at', %(now)s), '', 'allocated:' || line_id, %(now)s, false, customer_id "
+        "'starts_at', %(now)s, 'ends_at', %(now)s), '', '', '', 'allocated:' || line_id, %(now)s, false, customer_id "
         "FROM floor GROUP BY line_id, reference, customer_id"
     ),
 )

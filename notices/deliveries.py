@@ -41,21 +41,23 @@ class Attempt:
 
 
 def claim(*, channel: str, limit: int, now: datetime) -> list[Delivery]:
-    """Take up to `limit` due deliveries of `channel`, longest due first, each with notice and recipient.
+    """Take up to `limit` due deliveries of `channel`, the urgent first, then the longest due, each with notice and recipient.
 
     Skips what another worker is taking at the moment.
     """
     due = Delivery.objects.filter(channel=channel, state=DeliveryState.QUEUED, due_at__lte=now)
     ids = list(
-        due.order_by("due_at", "id").select_for_update(skip_locked=True).values_list("pk", flat=True)[:limit]
+        due.order_by("priority", "due_at", "id")
+        .select_for_update(skip_locked=True)
+        .values_list("pk", flat=True)[:limit]
     )
     Delivery.objects.filter(pk__in=ids, state=DeliveryState.QUEUED).update(
         state=DeliveryState.LEASED, lease_until=now + LEASE
     )
     return list(
         Delivery.objects.filter(pk__in=ids)
-        .select_related("notice__recipient", "message")
-        .order_by("due_at", "id")
+        .select_related("notice__recipient", "message", "contact_point")
+        .order_by("priority", "due_at", "id")
     )
 
 

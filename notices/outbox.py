@@ -18,8 +18,7 @@ from django.db import connection, transaction
 from evidence.setwise import as_written, given
 from notices import deliveries
 from notices.channels import CHANNELS
-from notices.channels.email import Email
-from notices.channels.protocol import Channel, Outcome, Outgoing, Refused, Unavailable, Uncertain
+from notices.channels.protocol import Address, Channel, Outcome, Outgoing, Refused, Unavailable, Uncertain
 from notices.kinds import KINDS, Kind
 from notices.links import signed
 from notices.models import Delivery, Message, Notice
@@ -43,7 +42,8 @@ class Draft:
     """Something to tell. The templates of `kind` decide which `facts` there must be.
 
     `about` is the reference of its subject (an order's), `url` the path of the page that shows it. Of two
-    drafts with one `dedupe_key` the first is told. With `to_email` it goes to that address, by mail only.
+    drafts with one `dedupe_key` the first is told; of those with one `thread`, a newer one makes the older ones not
+    worth sending. With `to_address` it goes there only, by `to_channel`.
     """
 
     recipient_id: int
@@ -52,7 +52,9 @@ class Draft:
     url: str
     facts: Mapping[str, JSONValue]
     dedupe_key: str
-    to_email: str = ""
+    thread: str = ""
+    to_channel: str = ""
+    to_address: str = ""
 
 
 def tell(drafts: Iterable[Draft], *, now: datetime) -> None:
@@ -72,13 +74,15 @@ def tell(drafts: Iterable[Draft], *, now: datetime) -> None:
             ("about", "text", [draft.about for draft in some]),
             ("url", "text", [draft.url for draft in some]),
             ("facts", "jsonb", [json.dumps(draft.facts) for draft in some]),
-            ("to_email", "text", [draft.to_email for draft in some]),
+            ("thread", "text", [draft.thread for draft in some]),
+            ("to_channel", "text", [draft.to_channel for draft in some]),
+            ("to_address", "text", [draft.to_address for draft in some]),
             ("dedupe_key", "text", [draft.dedupe_key for draft in some]),
         )
         with connection.cursor() as cursor:
             cursor.execute(
-                "INSERT INTO notices_notice (recipient_id, kind, about, url, facts, to_email, dedupe_key, "  # noqa: S608
-                "created_at, is_expanded) SELECT recipient_id, kind, about, url, facts, to_email, dedupe_key, "
+                "INSERT INTO notices_notice (recipient_id, kind, about, url, facts, thread, to_channel, to_address, dedupe_key, "  # noqa: S608
+                "created_at, is_expanded) SELECT recipient_id, kind, about, url, facts, thread, to_channel, to_address, dedupe_key, "
                 f"%s, %s FROM {table.sql} WHERE true ORDER BY n ON CONFLICT (dedupe_key) DO NOTHING",
                 [as_written(now), False, *table.params],
             )
@@ -120,10 +124,17 @@ def expand(*, now: datetime) -> int:
         addresses = {slug: channel.addresses_of(recipients) for slug, channel in CHANNELS.items()}
         Delivery.objects.bulk_create(
             (
-                Delivery(notice=notice, channel=slug, address=address, due_at=now)
+                Delivery(
+                    notice=notice,
+                    channel=slug,
+                    address=to.address,
+                    contact_point_id=to.contact_point_id,
+                    priority=KINDS[notice.kind].urgency,
+                    due_at=now,
+                )
                 for notice in notices
                 for slug in _channels_of(notice)
-                for address in _addresses(notice, own=addresses[slug])
+                for to in _addresses(notice, own=addresses[slug])
             ),
             ignore_conflicts=True,
             batch_size=CHUNK,
@@ -132,18 +143,20 @@ def expand(*, now: datetime) -> int:
     return len(notices)
 
 
-def _channels_of(notice: Notice) -> tuple[str, ...]:
+def _channels_of(notice: Notice) -> Sequence[str]:
     """The channels of its kind; none, and an error in the log, for a kind that this release does not know."""
     kind = KINDS.get(notice.kind)
     if kind is None:
         logger.error("Notice %s is of the unknown kind %r and goes to nobody.", notice.pk, notice.kind)
         return ()
-    return (Email.slug,) if notice.to_email else kind.channels
+    if notice.to_channel:
+        return (notice.to_channel,)
+    return [slug for slug in kind.channels if slug in CHANNELS]
 
 
-def _addresses(notice: Notice, *, own: Mapping[int, Sequence[str]]) -> Sequence[str]:
+def _addresses(notice: Notice, *, own: Mapping[int, Sequence[Address]]) -> Sequence[Address]:
     """Where it goes by a channel by which its recipient is reached at `own`."""
-    return (notice.to_email,) if notice.to_email else own.get(notice.recipient_id, ())
+    return (Address(notice.to_address),) if notice.to_address else own.get(notice.recipient_id, ())
 
 
 def _deliver(delivery: Delivery, *, channel: Channel, clock: Clock) -> None:
@@ -191,6 +204,8 @@ def _outgoing(delivery: Delivery, message: Message) -> Outgoing:
         message_id=message.pk,
         recipient_id=notice.recipient_id,
         address=delivery.address,
+        details=delivery.contact_point.details if delivery.contact_point else {},
+        about=notice.about,
         kind=kind,
         language=message.language,
         subject=message.subject,

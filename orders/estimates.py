@@ -343,7 +343,10 @@ def _draft(line: OrderLine, estimate: Estimate, *, previous: Estimate | None, ki
         "previous_likely": iso(previous.likely) if previous else None,
         "previous_latest": iso(previous.latest) if previous else None,
     }
-    return about_order(line.order, kind, facts, key=f"estimate:{line.pk}:{estimate.number}")
+    # A customer wants to know when, not when we thought so last week.
+    return about_order(
+        line.order, kind, facts, key=f"estimate:{line.pk}:{estimate.number}", thread=f"estimate:{line.pk}"
+    )
 
 
 def _lateness() -> dict[int, list[int]]:

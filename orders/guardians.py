@@ -78,7 +78,8 @@ def request_confirmation(
             "until": order.pay_until.isoformat(),
         },
         dedupe_key=f"{kinds.GUARDIAN_ASKED.slug}:{request.pk}",
-        to_email=request.email,
+        to_channel="email",
+        to_address=request.email,
     )
     tell([letter], now=now)
     return request

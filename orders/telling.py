@@ -8,7 +8,9 @@ from notices.outbox import Draft, JSONValue
 from orders.models import MoneyReturn, Order, Refund
 
 
-def about_order(order: Order, kind: Kind, facts: Mapping[str, JSONValue], *, key: str = "") -> Draft:
+def about_order(
+    order: Order, kind: Kind, facts: Mapping[str, JSONValue], *, key: str = "", thread: str = ""
+) -> Draft:
     """A notice to the customer of `order`, leading to its page.
 
     The order's reference is put among the facts. Of notices with one `key` the first is told; without a key,
@@ -21,6 +23,7 @@ def about_order(order: Order, kind: Kind, facts: Mapping[str, JSONValue], *, key
         url=order.get_absolute_url(),
         facts={"reference": order.reference, **facts},
         dedupe_key=key or f"{kind.slug}:{order.reference}",
+        thread=thread,
     )
 
 

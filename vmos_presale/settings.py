@@ -294,6 +294,8 @@ else:
     EMAIL_BACKEND = env.str("EMAIL_BACKEND", default=vars()["EMAIL_BACKEND"])
     ANYMAIL = env.json("ANYMAIL", default={})
 EMAIL_TIMEOUT = 15
+# How many mails may leave in a second, all workers together.
+EMAIL_PER_SECOND = env.float("EMAIL_PER_SECOND", default=50.0)
 
 # --- languages and times -----------------------------------------------------------------------------
 

@@ -14,10 +14,13 @@ from django.core.mail.backends.base import BaseEmailBackend
 from django.core.validators import validate_email
 from django.template.loader import render_to_string
 from django.utils import translation
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
 from urllib3.exceptions import NewConnectionError
 
 from accounts.models import User
-from notices.channels.protocol import Accepted, Outgoing, Refused, Unavailable, Uncertain
+from notices.channels.protocol import Accepted, Address, Outgoing, Refused, Unavailable, Uncertain
+from notices.kinds import Form
 
 # What a provider's API answers before it has looked at the message: it is busy, or our key or account is
 # at fault. The customer's address is not, so the message waits until that is mended.
@@ -35,12 +38,19 @@ class Email:
     """
 
     slug = "email"
+    label: str | Promise = _("Email")
     is_ours = False
+    form = Form.FULL
+    rings = False
+    per_second: float | None = settings.EMAIL_PER_SECOND
     # So many that fetching them costs little, so few that a slow server does not hold back the rest.
     claimed_at_once = 10
 
-    def addresses_of(self, recipients: Sequence[User]) -> Mapping[int, Sequence[str]]:
-        return {recipient.pk: (recipient.email,) for recipient in recipients if recipient.email}
+    def missing(self) -> Sequence[str]:
+        return ()
+
+    def addresses_of(self, recipients: Sequence[User]) -> Mapping[int, Sequence[Address]]:
+        return {recipient.pk: (Address(recipient.email),) for recipient in recipients if recipient.email}
 
     def send(self, outgoing: Outgoing, *, now: datetime) -> Accepted:
         message = compose(outgoing)

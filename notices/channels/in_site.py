@@ -3,8 +3,12 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
 from accounts.models import User
-from notices.channels.protocol import Accepted, Outgoing
+from notices.channels.protocol import Accepted, Address, Outgoing
+from notices.kinds import Form
 from notices.models import InboxMessage
 
 
@@ -12,11 +16,18 @@ class InSite:
     """Writes to the customer's inbox. The address is the account's id."""
 
     slug = "in-site"
+    label: str | Promise = _("In-site message")
     is_ours = True
+    form = Form.FULL
+    rings = False
+    per_second: float | None = None
     claimed_at_once = 200
 
-    def addresses_of(self, recipients: Sequence[User]) -> Mapping[int, Sequence[str]]:
-        return {recipient.pk: (str(recipient.pk),) for recipient in recipients}
+    def missing(self) -> Sequence[str]:
+        return ()
+
+    def addresses_of(self, recipients: Sequence[User]) -> Mapping[int, Sequence[Address]]:
+        return {recipient.pk: (Address(str(recipient.pk)),) for recipient in recipients}
 
     def send(self, outgoing: Outgoing, *, now: datetime) -> Accepted:
         InboxMessage.objects.create(

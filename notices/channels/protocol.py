@@ -7,6 +7,7 @@ attempt ends in one of four ways, because each asks for different behaviour:
 - `Unavailable`: it has surely not been taken (connection refused, 4xx, 429). The same message is sent
   again later; nobody can get it twice.
 - `Refused`: it has surely not been taken and never will be (no such mailbox). Trying again is useless.
+  `Gone` says so of the address itself: it is written to no more.
 - `Uncertain`: the message went out and no answer came back. Sending it again could tell a customer the
   same thing twice, giving up could tell him nothing: neither is for a program to choose, so it is kept
   for a person or for a provider's later receipt.
@@ -17,19 +18,29 @@ such keys, so a channel must say what it knows. Whatever else it raises counts a
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Protocol, TypeAlias
+from datetime import datetime, timedelta
+from typing import Any, Protocol, TypeAlias
+
+from django.utils.functional import Promise
 
 from accounts.models import User
-from notices.kinds import Kind
+from notices.kinds import Form, Kind
 
 
 class Unavailable(Exception):
-    """Surely not handed over: try again later."""
+    """Surely not handed over: try again later, and not before `retry_after` where the provider says so."""
+
+    def __init__(self, problem: str, *, retry_after: timedelta | None = None) -> None:
+        super().__init__(problem)
+        self.retry_after = retry_after
 
 
 class Refused(Exception):
     """Surely not handed over, and final."""
+
+
+class Gone(Refused):
+    """There is no such address any more (an uninstalled app, a number given up)."""
 
 
 class Uncertain(Exception):
@@ -37,13 +48,27 @@ class Uncertain(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Address:
+    """Where a message goes by a channel: as the channel writes it, and the contact point it is of, if of one."""
+
+    address: str
+    contact_point_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One message on its way to one address. `url` is a path of our site, or empty."""
+    """One message on its way to one address.
+
+    `body` is in the channel's form. `url` is a path of our site, or empty; `about` the reference of its subject, or
+    empty; `details` those of the contact point (see `ContactPoint`), or empty.
+    """
 
     delivery_id: int
     message_id: int
     recipient_id: int
     address: str
+    details: Mapping[str, Any]
+    about: str
     kind: Kind
     language: str
     subject: str
@@ -70,7 +95,9 @@ Outcome: TypeAlias = Accepted | Unavailable | Refused | Uncertain
 class Channel(Protocol):
     """One way of reaching a person.
 
-    `claimed_at_once` is how many deliveries a worker takes before it asks again for what is due.
+    `form` is how much room it has. `rings` says that it may wake somebody: what is not urgent waits for the end of
+    his quiet hours. `per_second` is how many messages may go out in a second, all workers together; None: as many
+    as can. `claimed_at_once` is how many deliveries a worker takes before it asks again for what is due.
 
     `is_ours` says that sending means writing to our own database: it is then called inside the
     transaction that records it, and happens exactly once. Any other channel is never called inside
@@ -78,10 +105,18 @@ class Channel(Protocol):
     """
 
     slug: str
+    label: str | Promise
     is_ours: bool
+    form: Form
+    rings: bool
+    per_second: float | None
     claimed_at_once: int
 
-    def addresses_of(self, recipients: Sequence[User]) -> Mapping[int, Sequence[str]]:
+    def missing(self) -> Sequence[str]:
+        """The settings without which it cannot be used; nothing is sent by it until they are there."""
+        ...
+
+    def addresses_of(self, recipients: Sequence[User]) -> Mapping[int, Sequence[Address]]:
         """Where each of them is reached, by id. Who is missing cannot be reached by this channel."""
         ...
 

@@ -31,6 +31,8 @@ def outgoing(address: str = "ada@example.com", **fields: Any) -> Outgoing:
             "message_id": 1,
             "recipient_id": 1,
             "address": address,
+            "details": {},
+            "about": "VP-7K2M",
             "kind": PAYMENT_RECEIVED,
             "language": "en",
             "subject": "Payment received for order VP-7K2M",

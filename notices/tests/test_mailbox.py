@@ -55,15 +55,17 @@ def test_a_mail_can_be_read_and_its_links_followed(client: Client, folder: Path)
 def test_a_notice_arrives_as_it_was_written(client: Client, folder: Path) -> None:
     Email().send(
         Outgoing(
-            17,
-            1,
-            1,
-            "ada@example.com",
-            PAYMENT_RECEIVED,
-            "en",
-            "Payment received",
-            "Thank you!",
-            "/orders/x/",
+            delivery_id=17,
+            message_id=1,
+            recipient_id=1,
+            address="ada@example.com",
+            details={},
+            about="x",
+            kind=PAYMENT_RECEIVED,
+            language="en",
+            subject="Payment received",
+            body="Thank you!",
+            url="/orders/x/",
         ),
         now=NOW,
     )

@@ -21,8 +21,9 @@ from notices.kinds import (
 from notices.models import Message, Notice
 from notices.outbox import JSONValue
 from notices.rendering import Text, Unwritable, keep, render
+from notices.samples import FACTS, NO_WINDOW, WINDOW
 from notices.templatetags.notice_format import day, moment, money
-from notices.tests.samples import FACTS, NO_WINDOW, SAMPLES, WINDOW
+from notices.tests.samples import SAMPLES
 
 LANGUAGES = [code for code, _ in django_settings.LANGUAGES]
 

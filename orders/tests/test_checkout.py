@@ -166,7 +166,7 @@ def test_order_of_a_minor_awaits_the_guardian_and_holds_its_units_meanwhile(plac
     with pytest.raises(CapReached):
         place([(make_fee(plan), 2)])
     notice = Notice.objects.get()
-    assert (notice.kind, notice.to_email, notice.url) == (
+    assert (notice.kind, notice.to_address, notice.url) == (
         "guardian-asked",
         "ann@example.com",
         f"/guardian/{request.pk}/",

@@ -86,7 +86,7 @@ def test_the_order_waits_for_the_guardian_and_the_buyer_is_not_asked_to_pay(
         NOW,
         None,
     )
-    assert list(Notice.objects.values_list("kind", "to_email", "facts")) == [
+    assert list(Notice.objects.values_list("kind", "to_address", "facts")) == [
         (
             "guardian-asked",
             "mei@example.com",
@@ -209,7 +209,7 @@ def test_confirming_opens_the_order_for_payment_and_tells_the_buyer(order: Order
     request = order.guardian_requests.get()
     assert (request.answer, request.answered_at) == (GuardianAnswer.CONFIRMED, LATER)
     notice = Notice.objects.get(kind="guardian-confirmed")
-    assert (notice.recipient, notice.about, notice.to_email) == (order.customer, order.reference, "")
+    assert (notice.recipient, notice.about, notice.to_address) == (order.customer, order.reference, "")
 
 
 @pytest.mark.clause("9.5")

@@ -4,7 +4,7 @@ A `Notice` is written in the transaction of its cause. A worker expands it into 
 and address, and sends those. A delivery moves
 
     queued → leased → sending → sent
-                               ↘ uncertain (nobody knows whether it went out)  ↘ dead (refused for good)
+       ↘ superseded, cancelled     ↘ uncertain (nobody knows whether it went out)  ↘ dead (refused for good)
 
 and every step that touches the outside is a `DeliveryEvent`, which stays.
 """
@@ -17,7 +17,8 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from evidence.models import AppendOnly, WriteOnce
-from notices.kinds import KINDS
+from notices.kinds import KINDS, Urgency
+from notices.models.contacts import ContactPoint
 
 
 class Notice(WriteOnce):
@@ -31,8 +32,12 @@ class Notice(WriteOnce):
     about = models.CharField(_("about"), max_length=40, blank=True, db_index=True)
     url = models.CharField(_("page"), max_length=200, blank=True)
     facts = models.JSONField(_("facts"))
-    # Set for what is told to somebody without an account, by mail only: the recipient is then whose matter it is.
-    to_email = models.EmailField(_("sent to"), blank=True)
+    # Of the notices of one thread to one recipient, only the newest is worth sending. Empty: each is.
+    thread = models.CharField(_("thread"), max_length=120, blank=True)
+    # Set for what goes to one address only: of somebody without an account (the recipient is then whose matter it
+    # is), or one that is still to be proved.
+    to_channel = models.CharField(_("sent by"), max_length=20, blank=True)
+    to_address = models.CharField(_("sent to"), max_length=500, blank=True)
     dedupe_key = models.CharField(_("key"), max_length=120, unique=True)
     created_at = models.DateTimeField(_("created"))
     is_expanded = models.BooleanField(_("handed to the channels"), default=False)
@@ -43,7 +48,9 @@ class Notice(WriteOnce):
         "about",
         "url",
         "facts",
-        "to_email",
+        "thread",
+        "to_channel",
+        "to_address",
         "dedupe_key",
         "created_at",
     )
@@ -52,7 +59,18 @@ class Notice(WriteOnce):
         verbose_name = _("notice")
         verbose_name_plural = _("notices")
         ordering = ("-id",)
-        indexes = (models.Index(fields=["id"], name="notices_notice_outbox", condition=Q(is_expanded=False)),)
+        constraints = (
+            models.CheckConstraint(
+                name="notices_notice_address_with_its_channel",
+                condition=Q(to_channel="", to_address="") | ~Q(to_channel="") & ~Q(to_address=""),
+            ),
+        )
+        indexes = (
+            models.Index(fields=["id"], name="notices_notice_outbox", condition=Q(is_expanded=False)),
+            models.Index(
+                fields=["recipient", "thread", "-id"], name="notices_notice_thread", condition=~Q(thread="")
+            ),
+        )
 
     def __str__(self) -> str:
         return f"{self.kind} {self.about}"
@@ -81,6 +99,8 @@ class DeliveryState(models.TextChoices):
     SENT = "sent", _("sent")
     UNCERTAIN = "uncertain", _("outcome unknown")
     DEAD = "dead", _("refused for good")
+    SUPERSEDED = "superseded", _("replaced by a newer one")
+    CANCELLED = "cancelled", _("cancelled")
 
 
 class Delivery(WriteOnce):
@@ -88,7 +108,12 @@ class Delivery(WriteOnce):
 
     notice = models.ForeignKey(Notice, models.PROTECT, related_name="deliveries", verbose_name=_("notice"))
     channel = models.CharField(_("channel"), max_length=20)
-    address = models.CharField(_("address"), max_length=254)
+    address = models.CharField(_("address"), max_length=500)
+    contact_point = models.ForeignKey(
+        ContactPoint, models.PROTECT, null=True, related_name="deliveries", verbose_name=_("contact point")
+    )
+    # Of what is due at one time, the smaller goes first.
+    priority = models.PositiveSmallIntegerField(_("priority"), default=Urgency.NORMAL)
     state = models.CharField(
         _("state"), max_length=10, choices=DeliveryState.choices, default=DeliveryState.QUEUED
     )
@@ -102,7 +127,14 @@ class Delivery(WriteOnce):
     sent_at = models.DateTimeField(_("sent at"), null=True)
     problem = models.CharField(_("problem"), max_length=300, blank=True)
 
-    written_once: ClassVar[tuple[str, ...]] = ("notice", "channel", "address", "message", "sent_at")
+    written_once: ClassVar[tuple[str, ...]] = (
+        "notice",
+        "channel",
+        "address",
+        "contact_point",
+        "message",
+        "sent_at",
+    )
 
     class Meta:
         verbose_name = _("delivery")
@@ -121,7 +153,7 @@ class Delivery(WriteOnce):
         )
         indexes = (
             models.Index(
-                fields=["channel", "due_at", "id"],
+                fields=["channel", "priority", "due_at", "id"],
                 name="notices_delivery_due",
                 condition=Q(state=DeliveryState.QUEUED),
             ),
@@ -142,16 +174,23 @@ class DeliveryStep(models.TextChoices):
     FAILED = "failed", _("failed, will be tried again")
     REFUSED = "refused", _("refused for good")
     UNKNOWN = "unknown", _("outcome unknown")
+    # What the provider reports later.
+    RECEIVED = "received", _("received by the recipient's system")
+    RETURNED = "returned", _("returned as undeliverable")
+    COMPLAINED = "complained", _("reported as unwanted")
 
 
 class DeliveryEvent(AppendOnly):
-    """Evidence: one step of one attempt at sending. `BEGUN` is committed before the wire is touched."""
+    """Evidence: one step of one attempt at sending. `BEGUN` is committed before the wire is touched.
+
+    Of each attempt a step is recorded once, however often a provider reports it.
+    """
 
     delivery = models.ForeignKey(Delivery, models.PROTECT, related_name="events", verbose_name=_("delivery"))
     attempt = models.PositiveSmallIntegerField(_("attempt"))
     step = models.CharField(_("step"), max_length=10, choices=DeliveryStep.choices)
     at = models.DateTimeField(_("at"))
-    address = models.CharField(_("address"), max_length=254)
+    address = models.CharField(_("address"), max_length=500)
     message = models.ForeignKey(Message, models.PROTECT, related_name="+", verbose_name=_("message text"))
     provider_reference = models.CharField(_("provider's reference"), max_length=200, blank=True)
     detail = models.CharField(_("detail"), max_length=300, blank=True)

@@ -1,0 +1,160 @@
+"""Facts as `orders` and the others write them: every kind of notice can be looked at, and is tested, with these."""
+
+from collections.abc import Mapping, Sequence
+
+from notices.outbox import JSONValue
+
+TOTAL: JSONValue = {"minor": 14970, "currency": "USD"}
+WINDOW: dict[str, JSONValue] = {
+    "reference": "VP-7K2M",
+    "plan": "Pro & Max",
+    "quantity": 3,
+    "units_ahead": 1,
+    "earliest": "2026-12-01",
+    "likely": "2026-12-03",
+    "latest": "2026-12-20",
+    "basis": "supply",
+    "cause": "late",
+    "next_update_by": "2026-11-30",
+    "previous_likely": None,
+    "previous_latest": None,
+}
+NO_WINDOW = WINDOW | {"earliest": None, "likely": None, "latest": None, "basis": "unknown", "units_ahead": 0}
+EARLIER = {"previous_likely": "2026-11-28", "previous_latest": "2026-12-10"}
+LATER = {"previous_likely": "2026-12-09", "previous_latest": "2027-01-10"}
+
+# Every shape the facts of a kind can have.
+FACTS: dict[str, Sequence[Mapping[str, JSONValue]]] = {
+    "money-returned": [
+        {"reference": "VP-7K2M", "amount": TOTAL, "reason": reason}
+        for reason in ("late", "duplicate", "surplus")
+    ],
+    "payment-disputed": [{"reference": "VP-7K2M"}],
+    "dispute-ended": [{"reference": "VP-7K2M"}],
+    "guardian-asked": [
+        {
+            "reference": "VP-7K2M",
+            "guardian": "Mei Lin",
+            "buyer": "Lin (lin@example.com)",
+            "units": units,
+            "total": TOTAL,
+            "until": "2026-11-26T05:00:00+00:00",
+        }
+        for units in (1, 3)
+    ],
+    "guardian-confirmed": [
+        {"reference": "VP-7K2M", "guardian": "Mei Lin", "pay_until": "2026-11-26T05:00:00+00:00"}
+    ],
+    "guardian-refused": [{"reference": "VP-7K2M", "guardian": "Mei Lin"}],
+    "agreement-revised": [
+        {
+            "title": "Purchase Agreement",
+            "number": 2,
+            "summary": "Delivery within three days.",
+            "effective_on": "2026-12-01",
+            "questions_until": "2026-11-26",
+            "retroactive_effect": retroactive_effect,
+        }
+        for retroactive_effect in ("", "Waiting orders are delivered sooner.")
+    ],
+    "question-answered": [
+        {
+            "title": "Purchase Agreement",
+            "number": 2,
+            "question": "Does this concern me?",
+            "answer": "No.\n\nIt does not.",
+        }
+    ],
+    "order-placed": [{"reference": "VP-7K2M", "total": TOTAL, "pay_until": "2026-11-23T05:00:00+00:00"}],
+    "payment-received": [
+        {"reference": "VP-7K2M", "total": TOTAL, "paid_at": "2026-11-23T04:21:09.120000+00:00"}
+    ],
+    "estimate-made": [
+        WINDOW,
+        NO_WINDOW,
+        WINDOW | {"basis": "free", "earliest": "2026-12-20", "likely": "2026-12-20"},
+    ],
+    "estimate-changed": [
+        WINDOW | EARLIER,
+        WINDOW | LATER,
+        WINDOW | {"previous_likely": "2026-12-03", "previous_latest": "2026-12-10", "cause": "payments"},
+        WINDOW,
+        NO_WINDOW | LATER,
+        NO_WINDOW,
+    ],
+    "estimate-confirmed": [
+        WINDOW | {"cause": "schedule", "basis": "rate"},
+        NO_WINDOW | {"cause": "schedule"},
+    ],
+    "device-replaced": [
+        {
+            "reference": "VP-7K2M",
+            "plan": "Pro & Max",
+            "starts_at": "2026-11-23T04:00:00+00:00",
+            "ends_at": "2026-12-24T04:00:00+00:00",
+        },
+        {"reference": "VP-7K2M", "plan": "Pro & Max", "starts_at": None, "ends_at": None},
+    ],
+    "allocated": [
+        {
+            "reference": "VP-7K2M",
+            "plan": "Pro & Max",
+            "units": units,
+            "remaining": remaining,
+            "starts_at": "2026-11-23T04:30:00+00:00",
+            "ends_at": "2026-12-23T04:30:00+00:00",
+        }
+        for units, remaining in ((1, 0), (3, 1), (3, 7))
+    ],
+    "order-expired": [
+        {"reference": "VP-7K2M", "awaited_guardian": awaited_guardian} for awaited_guardian in (False, True)
+    ],
+    "refund-approved": [
+        {
+            "reference": "VP-7K2M",
+            "refund": "RF-0001",
+            "amount": TOTAL,
+            "ground": ground,
+            "phones": phones,
+            "is_gone": is_gone,
+        }
+        for ground, phones, is_gone in (
+            ("law", 0, False),
+            ("unable-to-supply", 1, False),
+            ("unable-to-supply", 7, True),
+        )
+    ],
+    "refund-paid": [
+        {"reference": "VP-7K2M", "refund": "RF-0001", "amount": TOTAL, "ground": "law", "means": means}
+        for means in ("", "bank transfer")
+    ],
+    "case-opened": [
+        {
+            "reference": "VP-7K2M",
+            "case": "CS-3M9Q",
+            "matter": matter,
+            "subject": "Charged twice",
+            "body": "My bank shows two payments.\n\nBoth today.",
+            "opened_at": "2026-11-23T04:21:09.120000+00:00",
+            "answer_by": "2026-11-28",
+        }
+        for matter in ("dispute", "withdrawal")
+    ],
+    "case-answered": [{"reference": "VP-7K2M", "case": "CS-3M9Q", "body": "One was returned."}],
+    "case-closed": [
+        {
+            "reference": "VP-7K2M",
+            "case": "CS-3M9Q",
+            "subject": "Charged twice",
+            "outcome": outcome,
+            "side": side,
+            "body": "Thank you.",
+        }
+        for outcome, side in (
+            ("settled", "platform"),
+            ("settled", "customer"),
+            ("not-settled", "platform"),
+            ("dropped", "customer"),
+        )
+    ],
+}
