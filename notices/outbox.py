@@ -103,6 +103,8 @@ def drain(*, now: datetime) -> int:
         deliveries.recover(now=now)
     found = expand(now=now)
     for channel in CHANNELS.values():
+        if channel.is_by_hand:
+            continue
         with transaction.atomic(durable=True):
             claimed = deliveries.claim(channel=channel.slug, limit=channel.claimed_at_once, now=clock())
         for delivery in claimed:
@@ -161,7 +163,7 @@ def _addresses(notice: Notice, *, own: Mapping[int, Sequence[Address]]) -> Seque
 
 def _deliver(delivery: Delivery, *, channel: Channel, clock: Clock) -> None:
     try:
-        words = delivery.message or render(delivery.notice)
+        words = delivery.message or render(delivery.notice, form=channel.form)
     except Exception as mistake:  # whatever is wrong with one template or fact, the others go out
         logger.exception("Notice %s cannot be written.", delivery.notice_id)
         with transaction.atomic(durable=True):

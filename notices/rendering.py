@@ -6,9 +6,10 @@ import zoneinfo
 from dataclasses import dataclass
 
 from django.conf import settings
-from django.template import Context, Engine
+from django.template import Context, Engine, TemplateDoesNotExist
 from django.utils import timezone, translation
 
+from notices.kinds import Form
 from notices.models import Message, Notice
 
 SUBJECT_LIMIT = 200
@@ -33,8 +34,10 @@ class Text:
         return hashlib.sha256(f"{self.language}\0{self.subject}\0{self.body}".encode()).hexdigest()
 
 
-def render(notice: Notice) -> Text:
+def render(notice: Notice, *, form: Form = Form.FULL) -> Text:
     """Write `notice` for its recipient (loaded). Times are in his zone, else in the contract's.
+
+    Where there is little room, the text is that of `short.txt`, or the subject if the kind has none.
 
     Raises Unwritable if there is no subject, no text or a subject that is too long; TemplateDoesNotExist,
     and ValueError for a fact of the wrong kind.
@@ -43,7 +46,7 @@ def render(notice: Notice) -> Text:
     zone = zoneinfo.ZoneInfo(recipient.time_zone or settings.CONTRACT_TIME_ZONE)
     with translation.override(recipient.language), timezone.override(zone):
         subject = " ".join(_part(notice, "subject.txt").split())
-        body = BLANK_LINES.sub("\n\n", _part(notice, "body.txt")).strip()
+        body = BLANK_LINES.sub("\n\n", _body(notice, form, subject)).strip()
     if not subject or not body or len(subject) > SUBJECT_LIMIT:
         raise Unwritable(
             f"{notice.kind} in {recipient.language}: subject {subject!r}, {len(body)} characters of text."
@@ -58,6 +61,15 @@ def keep(text: Text) -> Message:
         defaults={"language": text.language, "subject": text.subject, "body": text.body},
     )
     return message
+
+
+def _body(notice: Notice, form: Form, subject: str) -> str:
+    if form is Form.FULL:
+        return _part(notice, "body.txt")
+    try:
+        return _part(notice, "short.txt")
+    except TemplateDoesNotExist:
+        return subject
 
 
 def _part(notice: Notice, name: str) -> str:

@@ -40,6 +40,7 @@ class Email:
     slug = "email"
     label: str | Promise = _("Email")
     is_ours = False
+    is_by_hand = False
     form = Form.FULL
     rings = False
     per_second: float | None = settings.EMAIL_PER_SECOND

@@ -18,6 +18,7 @@ class InSite:
     slug = "in-site"
     label: str | Promise = _("In-site message")
     is_ours = True
+    is_by_hand = False
     form = Form.FULL
     rings = False
     per_second: float | None = None

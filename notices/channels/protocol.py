@@ -102,11 +102,14 @@ class Channel(Protocol):
     `is_ours` says that sending means writing to our own database: it is then called inside the
     transaction that records it, and happens exactly once. Any other channel is never called inside
     one, and must answer within `deliveries.SILENCE`: after that the outcome is recorded as uncertain.
+
+    `is_by_hand` says that people do it: no worker takes its deliveries, they wait for staff.
     """
 
     slug: str
     label: str | Promise
     is_ours: bool
+    is_by_hand: bool
     form: Form
     rings: bool
     per_second: float | None

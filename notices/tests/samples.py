@@ -48,6 +48,7 @@ class Outside:
     slug = "email"
     label: str | Promise = "Email"
     is_ours = False
+    is_by_hand = False
     form = Form.FULL
     rings = False
     per_second: float | None = None
