@@ -15,13 +15,15 @@ BENCHES = {"queue": queue.figures, "payments": payments.figures}
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench")
     parser.add_argument("--scale", choices=("small", "full"), default="full")
-    parser.add_argument("benches", nargs="*", choices=[[], *BENCHES], default=list(BENCHES))
+    parser.add_argument("benches", nargs="*", metavar="|".join(BENCHES))
     asked = parser.parse_args()
+    if unknown := set(asked.benches) - set(BENCHES):
+        parser.error(f"There is no bench {', '.join(sorted(unknown))}.")
     databases = Databases(os.environ["DATABASE_URL"])
     try:
         figures = [
             figure
-            for name in asked.benches
+            for name in asked.benches or BENCHES
             for figure in BENCHES[name](databases, is_small=asked.scale == "small")
         ]
     except Failed as problem:
