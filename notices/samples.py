@@ -157,4 +157,30 @@ FACTS: dict[str, Sequence[Mapping[str, JSONValue]]] = {
             ("dropped", "customer"),
         )
     ],
+    "next-in-line": [WINDOW | {"units_ahead": 0}, NO_WINDOW],
+    "delayed": [
+        WINDOW | {"promised": "2026-11-10", "choice": "You may end the contract and have your money back."}
+    ],
+    "expiring": [
+        {"reference": "VP-7K2M", "plan": "Pro & Max", "phones": n, "ends_at": "2026-12-23T04:30:00+00:00"}
+        for n in (1, 3)
+    ],
+    "expired": [
+        {"reference": "VP-7K2M", "plan": "Pro & Max", "phones": n, "ends_at": "2026-11-23T04:00:00+00:00"}
+        for n in (1, 3)
+    ],
+    "contact-code": [{"code": "••••••"}],
+    "contact-test": [{}],
+    "security": [
+        {"event": event, "detail": detail, "at": "2026-11-23T04:21:09+00:00", "address": address}
+        for event, detail, address in (
+            ("password-changed", "", "203.0.113.7"),
+            ("email-added", "new@example.com", ""),
+            ("email-changed", "new@example.com", "203.0.113.7"),
+            ("second-factor-added", "", ""),
+            ("second-factor-removed", "", ""),
+            ("contact-point-added", "+852 5123 4567", ""),
+        )
+    ],
+    "fees-announced": [{"currency": "HKD", "effective_on": "2026-12-01"}],
 }
