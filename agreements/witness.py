@@ -1,28 +1,11 @@
 """What the server can testify about where a request came from."""
 
-from ipaddress import ip_address
-
-from django.conf import settings
 from django.http import HttpRequest
 
+from accounts.visitors import address_of
 from agreements.acceptance import Witness
 
 
 def witness_of(request: HttpRequest, *, button: str = "") -> Witness:
     """The address and the browser of a request; `button` is what the button said by which it was sent."""
-    return Witness(_address_of(request), request.headers.get("User-Agent", ""), button)
-
-
-def _address_of(request: HttpRequest) -> str | None:
-    """The visitor's address: behind the trusted proxy what that proxy saw, otherwise the connection's.
-
-    None for what is no address (a Unix socket, a header that somebody made up).
-    """
-    written = request.META.get("REMOTE_ADDR", "")
-    if settings.SECURE_PROXY_SSL_HEADER:
-        written = request.headers.get("X-Forwarded-For", written).rsplit(",", 1)[-1].strip()
-    try:
-        # Without the name of a network card ("fe80::1%eth0"), which is no part of the address.
-        return str(ip_address(written.partition("%")[0]))
-    except ValueError:
-        return None
+    return Witness(address_of(request), request.headers.get("User-Agent", ""), button)

@@ -5,6 +5,7 @@ was sent lets anybody who reads them act in the recipient's place.
 """
 
 from django.core.signing import BadSignature, Signer
+from django.urls import reverse
 
 PARAMETER = "proof"
 
@@ -23,5 +24,21 @@ def is_signed(path: str, proof: str) -> bool:
         return False
 
 
+def switch_off(*, customer_id: int, kind: str, channel: str) -> str:
+    """The path by which the reader of a mail has no more of its kind, without logging in (RFC 8058)."""
+    token = _signer_of_wishes().sign_object([customer_id, kind, channel])
+    return reverse("notices:switch-off", args=[token])
+
+
+def read_off(token: str) -> tuple[int, str, str]:
+    """What a path of `switch_off` names: customer, kind and channel. Raises BadSignature."""
+    customer_id, kind, channel = _signer_of_wishes().unsign_object(token)
+    return customer_id, kind, channel
+
+
 def _signer() -> Signer:
     return Signer(salt="notices.links")
+
+
+def _signer_of_wishes() -> Signer:
+    return Signer(salt="notices.links.off")

@@ -1,5 +1,7 @@
-"""The inbox, and the number of unread messages that every page shows."""
+"""The inbox, the number of unread messages that every page shows, and what customers want to hear."""
 
+from django.conf import settings
+from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
@@ -7,12 +9,17 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.utils.cache import patch_cache_control, patch_vary_headers
 from django.utils.translation import get_language
+from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import condition, require_GET, require_POST
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import condition, require_GET, require_http_methods, require_POST
 
 from accounts.views import CustomerRequest
+from notices.channels import CHANNELS
+from notices.forms import QuietHoursForm
 from notices.inbox import inbox_of, mark_all_read, mark_read, unread_count
-from notices.models import InboxMessage
+from notices.models import InboxMessage, QuietHours
+from notices.preferences import NotAChoice, asked_off, choices_of, choose, keep_quiet
 
 PAGE_SIZE = 20
 # The status by which htmx polls no more: there is nobody to poll for.
@@ -23,9 +30,9 @@ STOP_POLLING = 286
 @never_cache
 @require_GET
 def inbox(request: CustomerRequest) -> HttpResponse:
-    messages = inbox_of(request.user.pk)
-    page = Paginator(messages, PAGE_SIZE).get_page(request.GET.get("page"))
-    newest = messages.values_list("pk", flat=True).first()
+    told = inbox_of(request.user.pk)
+    page = Paginator(told, PAGE_SIZE).get_page(request.GET.get("page"))
+    newest = told.values_list("pk", flat=True).first()
     return render(request, "notices/inbox.html", {"page": page, "newest": newest})
 
 
@@ -70,3 +77,54 @@ def badge(request: HttpRequest) -> HttpResponse:
     patch_cache_control(response, private=True, no_cache=True)
     patch_vary_headers(response, ["Cookie", "Accept-Language"])
     return response
+
+
+@login_required
+@never_cache
+@require_http_methods(["GET", "POST"])
+def preferences(request: CustomerRequest) -> HttpResponse:
+    """What comes by which way, and the quiet hours."""
+    quiet = QuietHours.objects.filter(customer=request.user).first()
+    initial = {"begin_at": quiet.begin_at, "end_at": quiet.end_at} if quiet else {}
+    form = QuietHoursForm(request.POST or None, initial=initial)
+    shown = choices_of(request.user)
+    if form.is_valid():
+        choose(
+            customer_id=request.user.pk,
+            wanted={
+                (choices.kind.slug, choice.channel): f"{choices.kind.slug}:{choice.channel}" in request.POST
+                for topic in shown.values()
+                for choices in topic
+                for choice in choices.by_channel
+            },
+            now=timezone.now(),
+        )
+        keep_quiet(customer_id=request.user.pk, **form.cleaned_data)
+        messages.success(request, _("Your choice is saved."))
+        return redirect("notices:preferences")
+    return render(
+        request,
+        "notices/preferences.html",
+        {
+            "form": form,
+            "topics": [(topic.label, choices) for topic, choices in shown.items()],
+            "time_zone": request.user.time_zone or settings.CONTRACT_TIME_ZONE,
+        },
+        status=422 if form.errors else 200,
+    )
+
+
+@csrf_exempt
+@never_cache
+@require_http_methods(["GET", "POST"])
+def switch_off(request: HttpRequest, token: str) -> HttpResponse:
+    """Switch off what the token names: by a button, or by the mail program itself (RFC 8058), without a login."""
+    try:
+        customer_id, kind, channel = asked_off(token)
+    except NotAChoice:
+        return render(request, "notices/switched_off.html", {"kind": None}, status=404)
+    if request.method == "POST":
+        choose(customer_id=customer_id, wanted={(kind.slug, channel): False}, now=timezone.now())
+    label = CHANNELS[channel].label
+    context = {"kind": kind, "channel": label, "is_done": request.method == "POST"}
+    return render(request, "notices/switched_off.html", context)

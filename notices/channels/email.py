@@ -21,6 +21,7 @@ from urllib3.exceptions import NewConnectionError
 from accounts.models import User
 from notices.channels.protocol import Accepted, Address, Outgoing, Refused, Unavailable, Uncertain
 from notices.kinds import Form
+from notices.links import switch_off
 
 # What a provider's API answers before it has looked at the message: it is busy, or our key or account is
 # at fault. The customer's address is not, so the message waits until that is mended.
@@ -74,11 +75,13 @@ def compose(outgoing: Outgoing) -> mail.EmailMultiAlternatives:
     Raises Refused for what cannot be written as a mail. It is found here, before anything is sent: a backend
     may raise the same errors over a provider's answer, when the mail is long out.
     """
+    off = _switch_off(outgoing)
     with translation.override(outgoing.language):
         page = {
             "outgoing": outgoing,
             "address": settings.SITE_URL + outgoing.url if outgoing.url else "",
             "site": settings.SITE_URL,
+            "off": off,
         }
         text = render_to_string("notices/email.txt", page)
         html = render_to_string("notices/email.html", page)
@@ -91,6 +94,12 @@ def compose(outgoing: Outgoing) -> mail.EmailMultiAlternatives:
             "Message-ID": f"<{outgoing.reference}@{settings.SITE_HOST}>",
             # Asks out-of-office programs not to answer (RFC 3834).
             "Auto-Submitted": "auto-generated",
+            # The mail program's own button, which asks without opening a page (RFC 2369, RFC 8058).
+            **(
+                {"List-Unsubscribe": f"<{off}>", "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}
+                if off
+                else {}
+            ),
         },
     )
     message.attach_alternative(html, "text/html")
@@ -100,6 +109,14 @@ def compose(outgoing: Outgoing) -> mail.EmailMultiAlternatives:
     except (ValidationError, ValueError) as failure:
         raise Refused(f"It cannot be written as a mail: {failure}") from failure
     return message
+
+
+def _switch_off(outgoing: Outgoing) -> str:
+    """Where its reader switches this kind of mail off; empty for what is owed to him."""
+    if outgoing.kind.contractual:
+        return ""
+    path = switch_off(customer_id=outgoing.recipient_id, kind=outgoing.kind.slug, channel=Email.slug)
+    return f"{settings.SITE_URL}{path}"
 
 
 def _send(message: mail.EmailMultiAlternatives, connection: BaseEmailBackend) -> Accepted:
