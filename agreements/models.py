@@ -288,6 +288,10 @@ class StatutoryRight(AppendOnly):
     # What the buyer must expressly ask for and acknowledge, so that the service may begin before the
     # withdrawal period is over. Empty where the law asks for no such thing.
     waiver = models.JSONField(_("express request"))
+    # How many days behind the latest date that was promised first the customer has a choice, and, by language, which.
+    # Empty where the law gives none.
+    delay_days = models.PositiveSmallIntegerField(_("days of delay"), null=True)
+    delay = models.JSONField(_("choice after a delay"), default=dict)
     published_at = models.DateTimeField(_("published"))
 
     class Meta:

@@ -18,7 +18,9 @@ from agreements.models import StatutoryRight
 SHIPPED = Path(__file__).parent / "law"
 # Where a day begins first on earth.
 EARLIEST_ZONE = timezone(timedelta(hours=14))
-CONTENT = ("countries", "law", "withdrawal_days", "title", "explanation", "waiver")
+CONTENT = ("countries", "law", "withdrawal_days", "title", "explanation", "waiver", "delay_days", "delay")
+# What a law may be silent about.
+OPTIONAL: Mapping[str, Any] = {"waiver": {}, "delay_days": None, "delay": {}}
 
 
 class UnknownRight(Exception):
@@ -68,7 +70,9 @@ def _read(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UnknownRight(f"STATUTORY_RIGHTS names {file.stem}, but there is no {file}.")
     said = tomllib.loads(file.read_text(encoding="utf-8"))
-    missing = [name for name in CONTENT if name not in said and name != "waiver"]
+    missing = [name for name in CONTENT if name not in said and name not in OPTIONAL]
+    if ("delay" in said) != ("delay_days" in said):
+        missing.append("both delay and delay_days, or neither")
     if missing:
         raise UnknownRight(f"{file.name} does not say: {', '.join(missing)}.")
-    return {"waiver": {}, **{name: said[name] for name in CONTENT if name in said}}
+    return {**OPTIONAL, **{name: said[name] for name in CONTENT if name in said}}

@@ -6,13 +6,14 @@ rows, and whatever has changed materially is told (clause 3.3).
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, Max, OuterRef, Q, Sum
+from django.db.models import Exists, Max, Min, OuterRef, Q, Sum
 
+from agreements.rights import in_language
 from evidence.contract_time import contract_date, contract_midnight
 from inventory.models import BatchState, SupplyBatch
 from notices import kinds
@@ -177,7 +178,7 @@ class _Walk:
         with transaction.atomic(durable=True):
             lock_plans([self.plan_id])
             queue = OrderLine.objects.waiting(plan_id=self.plan_id).filter(start.and_behind())
-            lines = list(queue.select_related("order", "plan")[: CHUNK + 1])
+            lines = list(queue.select_related("order__right", "order__customer", "plan")[: CHUNK + 1])
             lines, more = lines[:CHUNK], lines[CHUNK:]
             if lines:
                 self._estimate_all(lines)
@@ -188,6 +189,7 @@ class _Walk:
         forecast = _forecast(self.plan_id, outlook, now=self.now)
         self.forecast = self.forecast or forecast
         newest = newest_estimates([line.pk for line in lines])
+        promised = _first_promises(lines)
         ahead_of_next = units_ahead(lines[0])
         made: list[Estimate] = []
         drafts: list[Draft] = []
@@ -195,20 +197,26 @@ class _Walk:
             ahead, ahead_of_next = ahead_of_next, ahead_of_next + line.waiting_units
             previous = newest.get(line.pk)
             found = window(units=ahead + line.waiting_units, outlook=outlook)
-            kind = _worth_telling(found, previous=previous, outlook=outlook)
+            kind = _worth_telling(found, ahead=ahead, previous=previous, outlook=outlook)
             if kind is None:
                 continue
             cause = Cause.PAYMENT
             if kind is kinds.ESTIMATE_CONFIRMED:
                 cause = Cause.SCHEDULE
+            elif kind is kinds.NEXT_IN_LINE:
+                cause = Cause.TURN
             elif previous is not None:
                 cause = self._cause(previous, found, ahead=ahead, outlook=outlook)
             estimate = _estimate(
                 line, found, ahead=ahead, forecast=forecast, cause=cause, now=self.now, previous=previous
             )
             made.append(estimate)
-            if estimate.basis != Basis.FREE:
-                drafts.append(_draft(line, estimate, previous=previous, kind=kind))
+            if estimate.basis == Basis.FREE:
+                continue
+            choice = None
+            if kind is kinds.ESTIMATE_CHANGED and previous and line.pk in promised:
+                choice = _choice_after_delay(line, estimate, previous=previous, promised=promised[line.pk])
+            drafts.append(choice or _draft(line, estimate, previous=previous, kind=kind))
         Estimate.objects.bulk_create(made, ignore_conflicts=True)
         tell(drafts, now=self.now)
         self.recorded += len(made)
@@ -307,7 +315,9 @@ def _estimate(
     )
 
 
-def _worth_telling(found: Window | None, *, previous: Estimate | None, outlook: Outlook) -> Kind | None:
+def _worth_telling(
+    found: Window | None, *, ahead: int, previous: Estimate | None, outlook: Outlook
+) -> Kind | None:
     if previous is None:
         return kinds.ESTIMATE_MADE
     before = window_of(previous)
@@ -317,6 +327,8 @@ def _worth_telling(found: Window | None, *, previous: Estimate | None, outlook: 
         has_changed = _moved(before.likely, found.likely) or _moved(before.latest, found.latest)
     if has_changed:
         return kinds.ESTIMATE_CHANGED
+    if ahead == 0 < previous.units_ahead:
+        return kinds.NEXT_IN_LINE
     if previous.next_update_by <= outlook.today:
         return kinds.ESTIMATE_CONFIRMED
     return None
@@ -347,6 +359,42 @@ def _draft(line: OrderLine, estimate: Estimate, *, previous: Estimate | None, ki
     return about_order(
         line.order, kind, facts, key=f"estimate:{line.pk}:{estimate.number}", thread=f"estimate:{line.pk}"
     )
+
+
+def _first_promises(lines: Sequence[OrderLine]) -> dict[int, date]:
+    """The latest date that was promised first, by line id, of those whose customers the law lets choose after a delay."""
+    asked = [line.pk for line in lines if line.order.right and line.order.right.delay_days is not None]
+    if not asked:
+        return {}
+    dated = Estimate.objects.filter(line_id__in=asked, latest__isnull=False)
+    first = dated.values("line_id").annotate(first=Min("pk")).values("first")
+    return {
+        estimate.line_id: estimate.latest
+        for estimate in Estimate.objects.filter(pk__in=first)
+        if estimate.latest  # for the type checker
+    }
+
+
+def _choice_after_delay(
+    line: OrderLine, estimate: Estimate, *, previous: Estimate, promised: date
+) -> Draft | None:
+    """What a customer is told whom the law lets choose after so long a delay, when it comes to that.
+
+    Where no date can be named any more, the delay counts until today.
+    """
+    right = line.order.right
+    if right is None or right.delay_days is None:
+        return None
+    last = promised + timedelta(days=right.delay_days)
+
+    def is_too_late(made: Estimate) -> bool:
+        return (made.likely or contract_date(made.made_at)) > last
+
+    if not is_too_late(estimate) or is_too_late(previous):
+        return None
+    draft = _draft(line, estimate, previous=previous, kind=kinds.DELAYED)
+    choice = in_language(right.delay, line.order.customer.language)
+    return replace(draft, facts={**draft.facts, "promised": promised.isoformat(), "choice": choice})
 
 
 def _lateness() -> dict[int, list[int]]:

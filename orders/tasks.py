@@ -16,6 +16,7 @@ from orders import (
     returns,
     revisions,
     shortfalls,
+    terms,
     verification,
 )
 from orders.queue import fairness, plans_with_a_queue, segments
@@ -88,6 +89,11 @@ def expire_orders() -> None:
 @shared_task(name="orders.announce_revisions")
 def announce_revisions() -> None:
     revisions.announce_revisions(now=timezone.now())
+
+
+@shared_task(name="orders.tell_of_ends")
+def tell_of_ends() -> None:
+    terms.tell_of_ends(now=timezone.now())
 
 
 @shared_task(name="orders.reconcile")

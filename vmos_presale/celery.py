@@ -32,6 +32,7 @@ SCHEDULE = {
     "orders.report_closing_windows": 24 * 3600.0,
     "orders.expire_orders": 60.0,
     "orders.announce_revisions": 10.0,
+    "orders.tell_of_ends": 6 * 3600.0,
     "orders.issue_missing_invoices": 3600.0,
     "orders.verify_evidence": 24 * 3600.0,
     "orders.reconcile": 24 * 3600.0,

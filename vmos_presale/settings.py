@@ -57,6 +57,8 @@ PRESALE_MINIMUM_DAYS: int = env.int("PRESALE_MINIMUM_DAYS", default=30)
 ESTIMATE_MATERIAL_DAYS: int = env.int("ESTIMATE_MATERIAL_DAYS", default=2)
 # Silence is the commonest complaint: a customer who waits hears from us at least this often.
 ESTIMATE_UPDATE_EVERY = timedelta(days=env.int("ESTIMATE_UPDATE_DAYS", default=7))
+# How long before its end a service period is spoken of (5.1).
+EXPIRY_NOTICE = timedelta(days=env.int("EXPIRY_NOTICE_DAYS", default=7))
 # How long ahead a change of fees is announced (3.2).
 FEE_NOTICE = timedelta(days=env.int("FEE_NOTICE_DAYS", default=7))
 SHOP_CURRENCIES = ("USD", "HKD", "CNY", "EUR", "JPY")

@@ -68,6 +68,7 @@ class Cause(models.TextChoices):
     SUPPLY_MORE = "more", _("supply that comes earlier, or more of it")
     LATE_PAYMENTS = "payments", _("payments before yours that were confirmed late")
     REFUNDS = "refunds", _("refunds ahead of you")
+    TURN = "turn", _("those ahead of you got their phones")
     PACE = "pace", _("how fast devices have been coming lately")
     SCHEDULE = "schedule", _("the promised regular update")
 

@@ -5,10 +5,13 @@ from datetime import date, timedelta
 import pytest
 from pytest_django import Settings
 
+from agreements.models import StatutoryRight
+from inventory.models import BatchState, SupplyBatch
 from notices.models import Notice
 from orders import estimates
+from orders.allocation import allocate_devices
 from orders.estimates import outlooks, quote, record_first_estimate, refresh_estimates
-from orders.models import Basis, Cause, Estimate, OrderLine
+from orders.models import Basis, Cause, Estimate, Order, OrderLine
 from orders.queue import units_ahead
 from orders.windows import Expected, Outlook
 from tests.builders import NOW, make_batch, make_devices, make_fee, make_line, make_plan
@@ -178,3 +181,97 @@ def test_refresh_goes_through_the_queue_chunk_by_chunk(monkeypatch: pytest.Monke
 
     assert refresh_estimates(plan_id=fee.term.plan_id, now=NOW) == 4
     assert [newest(line).units_ahead for line in lines] == [0, 3, 6, 9]
+
+
+# --- a long delay, and being next ------------------------------------------------------------------------
+
+
+def waiting_under(*, delay_days: int | None) -> OrderLine:
+    """A line of a buyer whose law lets him choose after so many days of delay, with its first estimate."""
+    plan = make_plan()
+    make_batch(plan, quantity=5, on=date(2026, 12, 1))
+    line = make_line(make_fee(plan), quantity=2, paid_at=NOW)
+    right = StatutoryRight.objects.create(
+        key="eu",
+        edition=1,
+        countries=["DE"],
+        law="Directive (EU) 2019/770",
+        withdrawal_days=14,
+        title={"en": "Rights"},
+        explanation={"en": "You have rights."},
+        waiver={},
+        delay_days=delay_days,
+        delay={"en": "You may end the contract.", "zh-hans": "您可以终止合同。"},
+        published_at=NOW,
+    )
+    Order.objects.filter(pk=line.order_id).update(right=right, withdraw_until=NOW)
+    refresh_estimates(plan_id=plan.pk, now=NOW)
+    return line
+
+
+def supply_comes(line: OrderLine, day: date) -> None:
+    SupplyBatch.objects.filter(plan=line.plan).update(expected_on=day)
+    refresh_estimates(plan_id=line.plan_id, now=NOW)
+
+
+@pytest.mark.clause("3.3")
+@pytest.mark.django_db
+def test_customer_whom_the_law_lets_choose_after_a_delay_is_told_his_choice_once() -> None:
+    line = waiting_under(delay_days=30)
+    promised = newest(line).latest
+    assert promised is not None
+    likely_after = (newest(line).likely or promised) - date(2026, 12, 1)
+
+    supply_comes(line, promised + timedelta(days=30) - likely_after)
+    assert estimate_notices() == ["estimate-made", "estimate-changed"]
+    supply_comes(line, promised + timedelta(days=33) - likely_after)
+    supply_comes(line, promised + timedelta(days=60))
+
+    told = Notice.objects.get(kind="delayed")
+    assert (told.facts["promised"], told.facts["choice"]) == (
+        promised.isoformat(),
+        "You may end the contract.",
+    )
+    assert estimate_notices() == ["estimate-made", "estimate-changed", "estimate-changed"]
+
+
+@pytest.mark.django_db
+def test_delay_counts_until_today_where_no_date_can_be_named_any_more() -> None:
+    line = waiting_under(delay_days=30)
+    promised = newest(line).latest
+    assert promised is not None
+    later = NOW + timedelta(days=90)
+    assert promised + timedelta(days=30) < later.date()
+
+    SupplyBatch.objects.filter(plan=line.plan).update(state=BatchState.CANCELLED)
+    refresh_estimates(plan_id=line.plan_id, now=later)
+
+    assert Notice.objects.filter(kind="delayed").count() == 1
+
+
+@pytest.mark.django_db
+def test_where_the_law_gives_no_choice_a_long_delay_is_a_change_like_others() -> None:
+    line = waiting_under(delay_days=None)
+    supply_comes(line, date(2027, 6, 1))
+    assert estimate_notices() == ["estimate-made", "estimate-changed"]
+    assert not Notice.objects.filter(kind="delayed").exists()
+
+
+@pytest.mark.clause("3.3")
+@pytest.mark.django_db
+def test_customer_who_has_come_to_the_head_of_the_queue_hears_that_he_is_next() -> None:
+    plan = make_plan()
+    fee = make_fee(plan)
+    make_batch(plan, quantity=50, on=date(2026, 12, 1))
+    first = make_line(fee, quantity=2, paid_at=NOW - timedelta(hours=2))
+    second = make_line(fee, quantity=2, paid_at=NOW - timedelta(hours=1))
+    refresh_estimates(plan_id=plan.pk, now=NOW)
+    make_devices(plan, 2)
+    allocate_devices(plan_id=plan.pk, now=NOW)
+
+    refresh_estimates(plan_id=plan.pk, now=NOW + timedelta(days=1))
+
+    told = Notice.objects.get(kind="next-in-line")
+    assert (told.recipient, told.about) == (second.order.customer, second.order.reference)
+    assert (newest(second).cause, newest(second).units_ahead) == (Cause.TURN, 0)
+    assert newest(first).number == 1
