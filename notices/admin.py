@@ -32,6 +32,9 @@ STEP_COLOURS: dict[str, str] = {
     DeliveryStep.FAILED: "warning",
     DeliveryStep.UNKNOWN: "warning",
     DeliveryStep.REFUSED: "danger",
+    DeliveryStep.RECEIVED: "success",
+    DeliveryStep.RETURNED: "danger",
+    DeliveryStep.RESENT: "info",
 }
 
 

@@ -5,18 +5,35 @@
        |        |        |  ↘ uncertain  no answer
        └────────┴────────┘    not taken: again later
 
+    queued, leased → superseded (something newer tells it better), queued → cancelled (by staff)
+    dead, uncertain → queued (staff have it sent again)
+
 Every step is an UPDATE that names the state it leaves, so of two workers one takes it. The functions run
 inside the caller's transaction: `outbox` decides what is committed together.
 """
 
 import random
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.db import connection, transaction
 from django.db.models import F
 
-from notices.channels.protocol import Accepted, Outcome, Refused, Unavailable, Uncertain
-from notices.models import Delivery, DeliveryEvent, DeliveryState, DeliveryStep, Message
+from accounts.models import User
+from evidence.setwise import as_written, given, write
+from notices.channels.protocol import Accepted, Gone, Outcome, Refused, Report, Unavailable, Uncertain
+from notices.expansion import fall_back
+from notices.models import (
+    ContactPoint,
+    Delivery,
+    DeliveryEvent,
+    DeliveryState,
+    DeliveryStep,
+    Message,
+    Notice,
+)
 
 # A worker that has claimed a delivery begins it within this time, or another may.
 LEASE = timedelta(minutes=5)
@@ -62,14 +79,18 @@ def claim(*, channel: str, limit: int, now: datetime) -> list[Delivery]:
 
 
 def begin(delivery: Delivery, *, message: Message, now: datetime) -> Attempt | None:
-    """Put on record that `message` is about to go out. None: another worker has the delivery now.
+    """Put on record that `message` is about to go out. None: another worker has the delivery now, or it is superseded.
 
     `message` is that of the first attempt, if there was one: a delivery never changes its words.
     """
     number = delivery.attempts + 1
-    taken = Delivery.objects.filter(
-        pk=delivery.pk, state=DeliveryState.LEASED, attempts=delivery.attempts
-    ).update(state=DeliveryState.SENDING, attempts=number, message=message, lease_until=now + SILENCE)
+    mine = Delivery.objects.filter(pk=delivery.pk, state=DeliveryState.LEASED, attempts=delivery.attempts)
+    if _is_superseded(delivery):
+        mine.update(state=DeliveryState.SUPERSEDED, lease_until=None)
+        return None
+    taken = mine.update(
+        state=DeliveryState.SENDING, attempts=number, message=message, lease_until=now + SILENCE
+    )
     if not taken:
         return None
     attempt = Attempt(delivery.pk, number, delivery.address, message)
@@ -101,16 +122,22 @@ def record(attempt: Attempt, outcome: Outcome, *, now: datetime) -> None:
             )
             _put_on_record(attempt, DeliveryStep.ACCEPTED, now=now, provider_reference=reference)
         case Unavailable():
+            state = _after_failures(attempt.number)
             current.update(
-                state=_after_failures(attempt.number),
-                due_at=now + pause_after(attempt.number),
+                state=state,
+                due_at=now + max(pause_after(attempt.number), outcome.retry_after or timedelta(0)),
                 lease_until=None,
                 problem=problem,
             )
             _put_on_record(attempt, DeliveryStep.FAILED, now=now, detail=problem)
+            if state is DeliveryState.DEAD:
+                _is_lost(attempt.delivery_id, now=now)
         case Refused():
             current.update(state=DeliveryState.DEAD, lease_until=None, problem=problem)
             _put_on_record(attempt, DeliveryStep.REFUSED, now=now, detail=problem)
+            if isinstance(outcome, Gone):
+                give_up_address(attempt.delivery_id, reason=problem, now=now)
+            _is_lost(attempt.delivery_id, now=now)
         case Uncertain():
             sending = current.filter(state=DeliveryState.SENDING)
             # Otherwise the silence was given up on before, and "unknown" stands on record.
@@ -118,18 +145,52 @@ def record(attempt: Attempt, outcome: Outcome, *, now: datetime) -> None:
                 _put_on_record(attempt, DeliveryStep.UNKNOWN, now=now, detail=problem)
 
 
+def record_all(written: Sequence[tuple[Delivery, Message]], *, now: datetime) -> None:
+    """Write down for many claimed deliveries at once that we have delivered them ourselves: begun, and accepted."""
+    if not written:
+        return
+    table = given(
+        ("delivery_id", "bigint", [delivery.pk for delivery, _ in written]),
+        ("message_id", "bigint", [message.pk for _, message in written]),
+        ("attempt", "integer", [delivery.attempts + 1 for delivery, _ in written]),
+        ("address", "text", [delivery.address for delivery, _ in written]),
+    )
+    with connection.cursor() as cursor:
+        write(
+            cursor,
+            "UPDATE notices_delivery SET state = 'sent', attempts = given.attempt, message_id = given.message_id, "  # noqa: S608
+            f"sent_at = %s, lease_until = NULL, problem = '' FROM {table.sql} "
+            "WHERE notices_delivery.id = given.delivery_id AND notices_delivery.state = 'leased'",
+            [as_written(now), *table.params],
+            rows=len(written),
+        )
+        for step in (DeliveryStep.BEGUN, DeliveryStep.ACCEPTED):
+            write(
+                cursor,
+                "INSERT INTO notices_deliveryevent (delivery_id, attempt, step, at, address, message_id, "  # noqa: S608
+                "provider_reference, detail) SELECT delivery_id, attempt, %s, %s, address, message_id, '', '' "
+                f"FROM {table.sql} WHERE true ORDER BY n",
+                [step.value, as_written(now), *table.params],
+                rows=len(written),
+            )
+
+
 def put_off(delivery: Delivery, *, reason: str, now: datetime) -> None:
     """Try a claimed delivery again later, because a mistake of ours kept it from being begun.
 
     It counts as an attempt, or a notice that can never be written would be tried for ever.
     """
-    Delivery.objects.filter(pk=delivery.pk, state=DeliveryState.LEASED, attempts=delivery.attempts).update(
-        state=_after_failures(delivery.attempts + 1),
+    state = _after_failures(delivery.attempts + 1)
+    mine = Delivery.objects.filter(pk=delivery.pk, state=DeliveryState.LEASED, attempts=delivery.attempts)
+    mine.update(
+        state=state,
         attempts=F("attempts") + 1,
         due_at=now + pause_after(delivery.attempts + 1),
         lease_until=None,
         problem=_short(reason),
     )
+    if state is DeliveryState.DEAD:
+        _is_lost(delivery.pk, now=now)
 
 
 def recover(*, now: datetime) -> None:
@@ -165,10 +226,112 @@ def recover(*, now: datetime) -> None:
     )
 
 
+def resend(*, delivery_ids: Iterable[int], by: User, now: datetime) -> int:
+    """Send again, with the same words, what was refused or whose end nobody knows; return how many.
+
+    Of the latter it stands on record that it may arrive twice, and who wanted it so.
+    """
+    with transaction.atomic(durable=True):
+        again = list(
+            Delivery.objects.filter(
+                pk__in=list(delivery_ids), state__in=(DeliveryState.DEAD, DeliveryState.UNCERTAIN)
+            )
+            .select_related("message")
+            .select_for_update(of=("self",))
+            .order_by("pk")
+        )
+        for delivery in again:
+            if delivery.message:
+                maybe = " It may arrive twice." if delivery.state == DeliveryState.UNCERTAIN else ""
+                attempt = Attempt(delivery.pk, delivery.attempts, delivery.address, delivery.message)
+                _put_on_record(attempt, DeliveryStep.RESENT, now=now, detail=f"Asked for by {by}.{maybe}")
+        Delivery.objects.filter(pk__in=[delivery.pk for delivery in again]).update(
+            state=DeliveryState.QUEUED, due_at=now, lease_until=None, problem=""
+        )
+    return len(again)
+
+
+def cancel(*, delivery_ids: Iterable[int], by: User) -> int:
+    """Do not send what has not begun to be sent; return how many. It stays on record with who wanted it so."""
+    queued = Delivery.objects.filter(pk__in=list(delivery_ids), state=DeliveryState.QUEUED)
+    return queued.update(state=DeliveryState.CANCELLED, problem=_short(f"Cancelled by {by}."))
+
+
+def report(*, channel: str, told: Report, now: datetime) -> bool:
+    """Write down what a provider tells later of a message it had taken; False if we know of none such.
+
+    What has arrived, of which nobody knew whether it was sent, was sent when it was begun. What came back for good is
+    not sent there again, and goes by the fallbacks of its kind. The same told twice is written once.
+    """
+    with transaction.atomic(durable=True):
+        delivery = _reported(channel, told.provider_reference)
+        if delivery is None or delivery.message is None:
+            return False
+        attempt = Attempt(delivery.pk, delivery.attempts, delivery.address, delivery.message)
+        step = DeliveryStep.RECEIVED if told.has_arrived else DeliveryStep.RETURNED
+        if delivery.events.filter(attempt=attempt.number, step=step).exists():
+            return True
+        _put_on_record(
+            attempt,
+            step,
+            now=now,
+            provider_reference=told.provider_reference[:200],
+            detail=_short(told.detail),
+        )
+        if delivery.state == DeliveryState.UNCERTAIN:
+            begun = delivery.events.get(attempt=attempt.number, step=DeliveryStep.BEGUN)
+            Delivery.objects.filter(pk=delivery.pk).update(
+                state=DeliveryState.SENT,
+                sent_at=begun.at,
+                provider_reference=told.provider_reference[:200],
+                problem="",
+            )
+        if not told.has_arrived:
+            give_up_address(delivery.pk, reason=told.detail or "It came back.", now=now)
+            fall_back(delivery.notice, now=now)
+    return True
+
+
+def give_up_address(delivery_id: int, *, reason: str, now: datetime) -> None:
+    """Write no more to the contact point that a delivery went to."""
+    ContactPoint.objects.filter(deliveries=delivery_id, removed_at=None).update(
+        removed_at=now, removal=reason[:200]
+    )
+
+
 def pause_after(failures: int) -> timedelta:
     """How long to wait after that many failures in a row: doubling, and spread so that not all come back at once."""
     pause = min(FIRST_PAUSE * (1 << min(failures - 1, 16)), LONGEST_PAUSE)
     return timedelta(seconds=pause.total_seconds() * random.uniform(0.5, 1))  # noqa: S311 (no secret)
+
+
+def _reported(channel: str, reference: str) -> Delivery | None:
+    """The delivery that a provider means: by his own reference, or by ours where he was given it."""
+    known = Delivery.objects.filter(channel=channel).select_related("message", "notice__recipient")
+    locked = known.select_for_update(of=("self",))
+    ours = re.fullmatch(r"<?delivery-(\d{1,18})(@[^>]*)?>?", reference)
+    if ours:
+        return locked.filter(pk=int(ours[1])).first()
+    return locked.filter(provider_reference=reference).order_by("-pk").first() if reference else None
+
+
+def _is_superseded(delivery: Delivery) -> bool:
+    """Whether something newer in its thread goes to the same person by the same channel."""
+    notice = delivery.notice
+    if not notice.thread:
+        return False
+    newer = Notice.objects.filter(
+        recipient_id=notice.recipient_id,
+        thread=notice.thread,
+        pk__gt=notice.pk,
+        deliveries__channel=delivery.channel,
+    )
+    return newer.exists()
+
+
+def _is_lost(delivery_id: int, *, now: datetime) -> None:
+    notice = Notice.objects.select_related("recipient").get(deliveries=delivery_id)
+    fall_back(notice, now=now)
 
 
 def _after_failures(failures: int) -> DeliveryState:

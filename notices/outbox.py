@@ -16,13 +16,15 @@ from typing import TypeAlias
 from django.db import connection, transaction
 
 from evidence.setwise import as_written, given
-from notices import deliveries
+from notices import deliveries, pacing
 from notices.channels import CHANNELS
-from notices.channels.protocol import Address, Channel, Outcome, Outgoing, Refused, Unavailable, Uncertain
+from notices.channels.in_site import InSite
+from notices.channels.protocol import Accepted, Channel, Outcome, Outgoing, Refused, Unavailable, Uncertain
+from notices.expansion import expand
 from notices.kinds import KINDS, Kind
 from notices.links import signed
-from notices.models import Delivery, Message, Notice
-from notices.rendering import Text, keep, render
+from notices.models import Delivery, Message
+from notices.rendering import Text, keep, keep_all, render
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +34,7 @@ JSONValue: TypeAlias = "str | int | bool | Sequence[JSONValue] | Mapping[str, JS
 # What the time is: asked again at every step, for a worker may wait minutes for a slow server.
 Clock: TypeAlias = Callable[[], datetime]
 
-# Notices handed to the channels in one transaction.
-CHUNK = 500
+# Notices written by one statement.
 TOLD_AT_ONCE = 2_000
 
 
@@ -89,7 +90,7 @@ def tell(drafts: Iterable[Draft], *, now: datetime) -> None:
 
 
 def drain(*, now: datetime) -> int:
-    """Hand over some of what is due, and return how much was found; 0 says that nothing is.
+    """Hand over some of what is due, and return how much was found; 0 says that nothing is, or that nothing may go now.
 
     A moment within the call, the sending date above all, is `now` plus the time since it began. Raises
     RuntimeError inside a transaction: what is sent cannot be rolled back.
@@ -103,85 +104,71 @@ def drain(*, now: datetime) -> int:
         deliveries.recover(now=now)
     found = expand(now=now)
     for channel in CHANNELS.values():
-        if channel.is_by_hand:
-            continue
-        with transaction.atomic(durable=True):
-            claimed = deliveries.claim(channel=channel.slug, limit=channel.claimed_at_once, now=clock())
-        for delivery in claimed:
-            _deliver(delivery, channel=channel, clock=clock)
-        found += len(claimed)
+        if isinstance(channel, InSite):
+            found += _write(channel, clock=clock)
+        elif not channel.is_by_hand and not channel.missing():
+            found += _send(channel, clock=clock)
     return found
 
 
-def expand(*, now: datetime) -> int:
-    """Make one delivery for each channel and address of the oldest new notices; return how many notices."""
+def _write(channel: InSite, *, clock: Clock) -> int:
+    """Write what is due into our own tables, all in one transaction: it happens exactly once."""
     with transaction.atomic(durable=True):
-        notices = list(
-            Notice.objects.filter(is_expanded=False)
-            .select_related("recipient")
-            .select_for_update(skip_locked=True, of=("self",))
-            .order_by("id")[:CHUNK]
-        )
-        recipients = list({notice.recipient_id: notice.recipient for notice in notices}.values())
-        addresses = {slug: channel.addresses_of(recipients) for slug, channel in CHANNELS.items()}
-        Delivery.objects.bulk_create(
-            (
-                Delivery(
-                    notice=notice,
-                    channel=slug,
-                    address=to.address,
-                    contact_point_id=to.contact_point_id,
-                    priority=KINDS[notice.kind].urgency,
-                    due_at=now,
-                )
-                for notice in notices
-                for slug in _channels_of(notice)
-                for to in _addresses(notice, own=addresses[slug])
-            ),
-            ignore_conflicts=True,
-            batch_size=CHUNK,
-        )
-        Notice.objects.filter(pk__in=[notice.pk for notice in notices]).update(is_expanded=True)
-    return len(notices)
+        claimed = deliveries.claim(channel=channel.slug, limit=channel.claimed_at_once, now=clock())
+        written = [
+            (delivery, words) for delivery in claimed if (words := _words(delivery, channel, clock=clock))
+        ]
+        messages = keep_all([words for _, words in written if isinstance(words, Text)])
+        ready = [
+            (delivery, words if isinstance(words, Message) else messages[words.sha256])
+            for delivery, words in written
+        ]
+        deliveries.record_all(ready, now=clock())
+        channel.send_all([_outgoing(delivery, message) for delivery, message in ready], now=clock())
+    return len(claimed)
 
 
-def _channels_of(notice: Notice) -> Sequence[str]:
-    """The channels of its kind; none, and an error in the log, for a kind that this release does not know."""
-    kind = KINDS.get(notice.kind)
-    if kind is None:
-        logger.error("Notice %s is of the unknown kind %r and goes to nobody.", notice.pk, notice.kind)
-        return ()
-    if notice.to_channel:
-        return (notice.to_channel,)
-    return [slug for slug in kind.channels if slug in CHANNELS]
+def _send(channel: Channel, *, clock: Clock) -> int:
+    """Hand what is due, and what the channel's pace allows, to a system that is not ours, one after the other."""
+    with transaction.atomic(durable=True):
+        claimed = []
+        allowed = pacing.allowance(channel, most=channel.claimed_at_once, now=clock())
+        if allowed:
+            claimed = deliveries.claim(channel=channel.slug, limit=allowed, now=clock())
+        if claimed:
+            pacing.spend(channel, len(claimed), now=clock())
+    for delivery in claimed:
+        words = _words(delivery, channel, clock=clock)
+        if words:
+            _send_one(delivery, words, channel=channel, clock=clock)
+    return len(claimed)
 
 
-def _addresses(notice: Notice, *, own: Mapping[int, Sequence[Address]]) -> Sequence[Address]:
-    """Where it goes by a channel by which its recipient is reached at `own`."""
-    return (Address(notice.to_address),) if notice.to_address else own.get(notice.recipient_id, ())
-
-
-def _deliver(delivery: Delivery, *, channel: Channel, clock: Clock) -> None:
+def _words(delivery: Delivery, channel: Channel, *, clock: Clock) -> Message | Text | None:
+    """The words of the first attempt, or new ones; None for a delivery that was put off because it has none."""
     try:
-        words = delivery.message or render(delivery.notice, form=channel.form)
+        return delivery.message or render(delivery.notice, form=channel.form)
     except Exception as mistake:  # whatever is wrong with one template or fact, the others go out
         logger.exception("Notice %s cannot be written.", delivery.notice_id)
-        with transaction.atomic(durable=True):
+        with transaction.atomic():
             deliveries.put_off(delivery, reason=f"It cannot be written: {mistake!r}", now=clock())
-        return
-    if channel.is_ours:
-        with transaction.atomic(durable=True):
-            attempt = deliveries.begin(delivery, message=_kept(words), now=clock())
-            if attempt:
-                outcome: Outcome = channel.send(_outgoing(delivery, attempt.message), now=clock())
-                deliveries.record(attempt, outcome, now=clock())
-        return
+        return None
+
+
+def _send_one(delivery: Delivery, words: Message | Text, *, channel: Channel, clock: Clock) -> None:
+    """Each step in a transaction of its own: a worker that dies leaves on record how far it came."""
     with transaction.atomic(durable=True):
         attempt = deliveries.begin(delivery, message=_kept(words), now=clock())
-    if attempt:
-        outcome = _hand_over(_outgoing(delivery, attempt.message), channel=channel, clock=clock)
-        with transaction.atomic(durable=True):
-            deliveries.record(attempt, outcome, now=clock())
+    if attempt is None:
+        return
+    outcome = _hand_over(_outgoing(delivery, attempt.message), channel=channel, clock=clock)
+    with transaction.atomic(durable=True):
+        deliveries.record(attempt, outcome, now=clock())
+        match outcome:
+            case Unavailable() | Uncertain():
+                pacing.went_wrong(channel.slug, problem=str(outcome), now=clock())
+            case Accepted() | Refused():  # it answered, and knew what to say
+                pacing.went_well(channel.slug)
 
 
 def _hand_over(outgoing: Outgoing, *, channel: Channel, clock: Clock) -> Outcome:
@@ -213,4 +200,5 @@ def _outgoing(delivery: Delivery, message: Message) -> Outgoing:
         subject=message.subject,
         body=message.body,
         url=signed(notice.url) if kind.signs_link else notice.url,
+        thread=notice.thread,
     )

@@ -3,12 +3,15 @@
 import hashlib
 import re
 import zoneinfo
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from django.conf import settings
+from django.db import connection
 from django.template import Context, Engine, TemplateDoesNotExist
 from django.utils import timezone, translation
 
+from evidence.setwise import given
 from notices.kinds import Form
 from notices.models import Message, Notice
 
@@ -61,6 +64,28 @@ def keep(text: Text) -> Message:
         defaults={"language": text.language, "subject": text.subject, "body": text.body},
     )
     return message
+
+
+def keep_all(texts: Sequence[Text]) -> Mapping[str, Message]:
+    """The stored messages of many texts, by sha256, in two statements."""
+    new = {text.sha256: text for text in texts}
+    if not new:
+        return {}
+    # In one order, whoever writes them: two workers with the same words wait for each other, not in a circle.
+    in_order = [new[sha256] for sha256 in sorted(new)]
+    table = given(
+        ("sha256", "text", [text.sha256 for text in in_order]),
+        ("language", "text", [text.language for text in in_order]),
+        ("subject", "text", [text.subject for text in in_order]),
+        ("body", "text", [text.body for text in in_order]),
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO notices_message (sha256, language, subject, body) SELECT sha256, language, subject, body "  # noqa: S608
+            f"FROM {table.sql} WHERE true ORDER BY n ON CONFLICT (sha256) DO NOTHING",
+            table.params,
+        )
+    return {message.sha256: message for message in Message.objects.filter(sha256__in=new)}
 
 
 def _body(notice: Notice, form: Form, subject: str) -> str:

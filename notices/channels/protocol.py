@@ -47,6 +47,10 @@ class Uncertain(Exception):
     """Nobody knows whether it was handed over."""
 
 
+class NotProven(Exception):
+    """What came to our door is not surely the provider's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """Where a message goes by a channel: as the channel writes it, and the contact point it is of, if of one."""
@@ -60,7 +64,8 @@ class Outgoing:
     """One message on its way to one address.
 
     `body` is in the channel's form. `url` is a path of our site, or empty; `about` the reference of its subject, or
-    empty; `details` those of the contact point (see `ContactPoint`), or empty.
+    empty; `details` those of the contact point (see `ContactPoint`), or empty. Of the messages of one `thread` to one
+    recipient the newest replaces the others; empty: each stands.
     """
 
     delivery_id: int
@@ -74,6 +79,7 @@ class Outgoing:
     subject: str
     body: str
     url: str
+    thread: str = ""
 
     @property
     def reference(self) -> str:
@@ -86,6 +92,18 @@ class Accepted:
     """Taken. `provider_reference` is what the message is found by at the provider, or empty."""
 
     provider_reference: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a provider tells later of a message that it had taken.
+
+    `has_arrived` says whether the recipient's own system has it now, or it came back.
+    """
+
+    provider_reference: str
+    has_arrived: bool
+    detail: str = ""
 
 
 # How an attempt ended.

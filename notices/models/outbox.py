@@ -158,6 +158,11 @@ class Delivery(WriteOnce):
                 condition=Q(state=DeliveryState.QUEUED),
             ),
             models.Index(
+                fields=["channel", "provider_reference"],
+                name="notices_delivery_reference",
+                condition=~Q(provider_reference=""),
+            ),
+            models.Index(
                 fields=["lease_until"],
                 name="notices_delivery_claimed",
                 condition=Q(state__in=(DeliveryState.LEASED, DeliveryState.SENDING)),
@@ -177,7 +182,8 @@ class DeliveryStep(models.TextChoices):
     # What the provider reports later.
     RECEIVED = "received", _("received by the recipient's system")
     RETURNED = "returned", _("returned as undeliverable")
-    COMPLAINED = "complained", _("reported as unwanted")
+    # What staff do.
+    RESENT = "resent", _("sent again by staff")
 
 
 class DeliveryEvent(AppendOnly):

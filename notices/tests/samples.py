@@ -9,7 +9,7 @@ from django.utils.functional import Promise
 from accounts.models import User
 from notices.channels.protocol import Accepted, Address, Outcome, Outgoing
 from notices.kinds import KINDS, PAYMENT_RECEIVED, Form, Kind
-from notices.models import Notice
+from notices.models import ContactPoint, Notice
 from notices.outbox import Draft, tell
 from notices.samples import FACTS
 
@@ -56,7 +56,7 @@ class Outside:
 
     def __init__(self, *answers: Outcome | BaseException) -> None:
         self.taken: list[Outgoing] = []
-        self._answers = list(answers)
+        self.answers = list(answers)
 
     def missing(self) -> Sequence[str]:
         return ()
@@ -66,7 +66,29 @@ class Outside:
 
     def send(self, outgoing: Outgoing, *, now: datetime) -> Accepted:
         self.taken.append(outgoing)
-        answer = self._answers.pop(0) if self._answers else Accepted(f"ref-{len(self.taken)}")
+        answer = self.answers.pop(0) if self.answers else Accepted(f"ref-{len(self.taken)}")
         if isinstance(answer, BaseException):
             raise answer
         return answer
+
+
+class Phones(Outside):
+    """The same for text messages: short, they ring, and go to proved numbers."""
+
+    slug = "sms"
+    label: str | Promise = "Text message"
+    form = Form.SHORT
+    rings = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lacks: Sequence[str] = ()
+
+    def missing(self) -> Sequence[str]:
+        return self.lacks
+
+    def addresses_of(self, recipients: Sequence[User]) -> Mapping[int, Sequence[Address]]:
+        points = ContactPoint.objects.filter(
+            customer__in=recipients, channel=self.slug, verified_at__isnull=False, removed_at=None
+        )
+        return {point.customer_id: (Address(point.address, point.pk),) for point in points}

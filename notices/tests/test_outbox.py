@@ -1,7 +1,7 @@
 """The outbox: with its cause or not at all, at least once, recorded once for each channel."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -13,10 +13,11 @@ from notices import deliveries, outbox
 from notices.channels import CHANNELS
 from notices.channels.in_site import InSite
 from notices.channels.protocol import Accepted, Outgoing, Refused, Unavailable, Uncertain
+from notices.expansion import expand
 from notices.kinds import GUARDIAN_ASKED, KINDS, ORDER_PLACED
 from notices.links import signed
 from notices.models import Delivery, DeliveryEvent, DeliveryState, InboxMessage, Message, Notice
-from notices.outbox import Draft, drain, expand, tell
+from notices.outbox import Draft, drain, tell
 from notices.tests.samples import NOW, Outside, customer, draft, told
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.clause("VIII")]
@@ -349,8 +350,8 @@ def test_a_worker_that_dies_writing_the_inbox_leaves_nothing_and_the_next_writes
     monkeypatch: pytest.MonkeyPatch, outside: Outside
 ) -> None:
     class Dying(InSite):
-        def send(self, outgoing: Outgoing, *, now: datetime) -> Accepted:
-            super().send(outgoing, now=now)
+        def send_all(self, outgoings: Sequence[Outgoing], *, now: datetime) -> None:
+            super().send_all(outgoings, now=now)
             raise SystemExit
 
     told(customer())
