@@ -1,15 +1,15 @@
-"""python -m bench [--scale small|full] [queue|payments ...]"""
+"""python -m bench [--scale small|full] [queue|payments|outbox ...]"""
 
 import argparse
 import os
 import sys
 
-from bench import payments, queue
+from bench import outbox, payments, queue
 from bench.databases import Databases, Failed
 from bench.figures import print_table
 
 # One module each; what they have in common is in `databases`, `figures` and `together`.
-BENCHES = {"queue": queue.figures, "payments": payments.figures}
+BENCHES = {"queue": queue.figures, "payments": payments.figures, "outbox": outbox.figures}
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from django.db import connection, transaction
 
@@ -20,11 +20,12 @@ from notices import deliveries, pacing
 from notices.channels import CHANNELS
 from notices.channels.in_site import InSite
 from notices.channels.protocol import Accepted, Channel, Outcome, Outgoing, Refused, Unavailable, Uncertain
+from notices.deliveries import Claimed
 from notices.expansion import expand
 from notices.kinds import KINDS, Kind
 from notices.links import signed
-from notices.models import Delivery, Message
-from notices.rendering import Text, keep, keep_all, render
+from notices.models import ContactPoint, Message
+from notices.rendering import Text, keep, keep_all, write
 
 logger = logging.getLogger(__name__)
 
@@ -144,10 +145,18 @@ def _send(channel: Channel, *, clock: Clock) -> int:
     return len(claimed)
 
 
-def _words(delivery: Delivery, channel: Channel, *, clock: Clock) -> Message | Text | None:
+def _words(delivery: Claimed, channel: Channel, *, clock: Clock) -> Message | Text | None:
     """The words of the first attempt, or new ones; None for a delivery that was put off because it has none."""
+    if delivery.message_id:
+        return Message.objects.get(pk=delivery.message_id)
     try:
-        return delivery.message or render(delivery.notice, form=channel.form)
+        return write(
+            delivery.kind,
+            json.loads(delivery.facts),
+            language=delivery.language,
+            time_zone=delivery.time_zone,
+            form=channel.form,
+        )
     except Exception as mistake:  # whatever is wrong with one template or fact, the others go out
         logger.exception("Notice %s cannot be written.", delivery.notice_id)
         with transaction.atomic():
@@ -155,7 +164,7 @@ def _words(delivery: Delivery, channel: Channel, *, clock: Clock) -> Message | T
         return None
 
 
-def _send_one(delivery: Delivery, words: Message | Text, *, channel: Channel, clock: Clock) -> None:
+def _send_one(delivery: Claimed, words: Message | Text, *, channel: Channel, clock: Clock) -> None:
     """Each step in a transaction of its own: a worker that dies leaves on record how far it came."""
     with transaction.atomic(durable=True):
         attempt = deliveries.begin(delivery, message=_kept(words), now=clock())
@@ -185,20 +194,22 @@ def _kept(words: Message | Text) -> Message:
     return words if isinstance(words, Message) else keep(words)
 
 
-def _outgoing(delivery: Delivery, message: Message) -> Outgoing:
-    notice = delivery.notice
-    kind = KINDS[notice.kind]
+def _outgoing(delivery: Claimed, message: Message) -> Outgoing:
+    kind = KINDS[delivery.kind]
+    details: Mapping[str, Any] = {}
+    if delivery.contact_point_id:
+        details = ContactPoint.objects.values_list("details", flat=True).get(pk=delivery.contact_point_id)
     return Outgoing(
-        delivery_id=delivery.pk,
+        delivery_id=delivery.id,
         message_id=message.pk,
-        recipient_id=notice.recipient_id,
+        recipient_id=delivery.recipient_id,
         address=delivery.address,
-        details=delivery.contact_point.details if delivery.contact_point else {},
-        about=notice.about,
+        details=details,
+        about=delivery.about,
         kind=kind,
         language=message.language,
         subject=message.subject,
         body=message.body,
-        url=signed(notice.url) if kind.signs_link else notice.url,
-        thread=notice.thread,
+        url=signed(delivery.url) if kind.signs_link else delivery.url,
+        thread=delivery.thread,
     )

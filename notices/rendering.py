@@ -5,6 +5,7 @@ import re
 import zoneinfo
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from django.conf import settings
 from django.db import connection
@@ -38,23 +39,27 @@ class Text:
 
 
 def render(notice: Notice, *, form: Form = Form.FULL) -> Text:
-    """Write `notice` for its recipient (loaded). Times are in his zone, else in the contract's.
+    """Write `notice` for its recipient (loaded); see `write`."""
+    reader = notice.recipient
+    return write(notice.kind, notice.facts, language=reader.language, time_zone=reader.time_zone, form=form)
 
-    Where there is little room, the text is that of `short.txt`, or the subject if the kind has none.
 
-    Raises Unwritable if there is no subject, no text or a subject that is too long; TemplateDoesNotExist,
-    and ValueError for a fact of the wrong kind.
+def write(
+    kind: str, facts: Mapping[str, Any], *, language: str, time_zone: str = "", form: Form = Form.FULL
+) -> Text:
+    """The words of a kind about `facts`. Times are in the reader's zone, else in the contract's.
+
+    Where there is little room, the text is that of `short.txt`, or the subject if the kind has none. Raises
+    Unwritable if there is no subject, no text or a subject that is too long; TemplateDoesNotExist, and ValueError
+    for a fact of the wrong kind.
     """
-    recipient = notice.recipient
-    zone = zoneinfo.ZoneInfo(recipient.time_zone or settings.CONTRACT_TIME_ZONE)
-    with translation.override(recipient.language), timezone.override(zone):
-        subject = " ".join(_part(notice, "subject.txt").split())
-        body = BLANK_LINES.sub("\n\n", _body(notice, form, subject)).strip()
+    zone = zoneinfo.ZoneInfo(time_zone or settings.CONTRACT_TIME_ZONE)
+    with translation.override(language), timezone.override(zone):
+        subject = " ".join(_part(kind, "subject.txt", facts).split())
+        body = BLANK_LINES.sub("\n\n", _body(kind, facts, form, subject)).strip()
     if not subject or not body or len(subject) > SUBJECT_LIMIT:
-        raise Unwritable(
-            f"{notice.kind} in {recipient.language}: subject {subject!r}, {len(body)} characters of text."
-        )
-    return Text(recipient.language, subject, body)
+        raise Unwritable(f"{kind} in {language}: subject {subject!r}, {len(body)} characters of text.")
+    return Text(language, subject, body)
 
 
 def keep(text: Text) -> Message:
@@ -88,16 +93,16 @@ def keep_all(texts: Sequence[Text]) -> Mapping[str, Message]:
     return {message.sha256: message for message in Message.objects.filter(sha256__in=new)}
 
 
-def _body(notice: Notice, form: Form, subject: str) -> str:
+def _body(kind: str, facts: Mapping[str, Any], form: Form, subject: str) -> str:
     if form is Form.FULL:
-        return _part(notice, "body.txt")
+        return _part(kind, "body.txt", facts)
     try:
-        return _part(notice, "short.txt")
+        return _part(kind, "short.txt", facts)
     except TemplateDoesNotExist:
         return subject
 
 
-def _part(notice: Notice, name: str) -> str:
-    template = Engine.get_default().get_template(f"notices/{notice.kind}/{name}")
+def _part(kind: str, name: str, facts: Mapping[str, Any]) -> str:
+    template = Engine.get_default().get_template(f"notices/{kind}/{name}")
     # Plain text: a plan called "A & B" is written so.
-    return template.render(Context(notice.facts, autoescape=False))
+    return template.render(Context(dict(facts), autoescape=False))

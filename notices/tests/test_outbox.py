@@ -371,9 +371,9 @@ def test_an_answer_that_comes_after_the_silence_was_given_up_on_still_counts(out
     told(customer())
     expand(now=NOW)
     with transaction.atomic():
-        (delivery,) = deliveries.claim(channel="email", limit=1, now=NOW)
+        (claimed,) = deliveries.claim(channel="email", limit=1, now=NOW)
         message = Message.objects.create(sha256="0" * 64, language="en", subject="s", body="b")
-        attempt = deliveries.begin(delivery, message=message, now=NOW)
+        attempt = deliveries.begin(claimed, message=message, now=NOW)
         assert attempt
         deliveries.recover(now=LATER)
     assert email_delivery().state == DeliveryState.UNCERTAIN
@@ -471,15 +471,15 @@ def test_without_the_guards_the_same_workers_send_some_of_them_twice(monkeypatch
     monkeypatch.setattr(outbox, "CHANNELS", {"email": crowd})
     everybody_has_looked = threading.Barrier(4)
 
-    def claim(*, channel: str, limit: int, now: datetime) -> list[Delivery]:
+    def claim(*, channel: str, limit: int, now: datetime) -> list[deliveries.Claimed]:
         queued = Delivery.objects.filter(channel=channel, state=DeliveryState.QUEUED, due_at__lte=now)
-        found = list(queued.select_related("notice__recipient", "message").order_by("due_at", "id")[:limit])
+        found = list(queued.order_by("due_at", "id").values_list("pk", flat=True)[:limit])
         everybody_has_looked.wait(60)
-        Delivery.objects.filter(pk__in=[delivery.pk for delivery in found]).update(state=DeliveryState.LEASED)
-        return found
+        Delivery.objects.filter(pk__in=found).update(state=DeliveryState.LEASED)
+        return deliveries.read(found)
 
-    def begin(delivery: Delivery, *, message: Message, now: datetime) -> deliveries.Attempt:
-        return deliveries.Attempt(delivery.pk, 1, delivery.address, message)
+    def begin(delivery: deliveries.Claimed, *, message: Message, now: datetime) -> deliveries.Attempt:
+        return deliveries.Attempt(delivery.id, 1, delivery.address, message)
 
     # The lock under which tokens are drawn would keep the others out, too.
     monkeypatch.setattr(pacing, "allowance", lambda _channel, *, most, now: most)
