@@ -1,11 +1,12 @@
 """Windows, and what is said of why they changed."""
 
+from dataclasses import replace
 from datetime import date, timedelta
 
 import pytest
 
-from orders.models import Basis
-from orders.windows import Expected, Outlook, Window, arrival, nearest_rank, window
+from orders.models import Basis, Cause
+from orders.windows import Change, Expected, Outlook, Window, arrival, cause_of, nearest_rank, window
 
 TODAY = date(2026, 11, 23)
 
@@ -109,3 +110,109 @@ def test_a_month_without_allocations_makes_the_rest_unknown() -> None:
 
 def test_nothing_is_promised_beyond_two_years() -> None:
     assert window(units=10_000, outlook=outlook(monthly=(10, 10, 10))) is None
+
+
+# --- why a window has changed --------------------------------------------------------------------------
+
+A = expected("A", date(2026, 12, 1), 5)
+B = expected("B", date(2026, 12, 20), 5)
+
+
+def moved(
+    before: Outlook,
+    after: Outlook,
+    *,
+    ahead: tuple[int, int] = (0, 0),
+    units: int = 1,
+    cut: frozenset[str] = frozenset(),
+    is_displaced: bool = False,
+) -> Change:
+    """What a line of so many units sees that had `ahead[0]` units before it, and has `ahead[1]` now."""
+    return Change(
+        before=before,
+        after=after,
+        ahead_before=ahead[0],
+        ahead_after=ahead[1],
+        window_before=window(units=ahead[0] + units, outlook=before),
+        window_after=window(units=ahead[1] + units, outlook=after),
+        cut=cut,
+        is_displaced=is_displaced,
+    )
+
+
+@pytest.mark.clause("3.3")
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        pytest.param(
+            moved(outlook(expected=(A,)), outlook(expected=(expected("A", date(2026, 12, 9), 5),))),
+            Cause.SUPPLY_LATE,
+            id="its batch was put off",
+        ),
+        pytest.param(
+            moved(
+                replace(outlook(expected=(A,)), today=date(2026, 11, 1)),
+                replace(outlook(expected=(A,)), today=date(2026, 12, 20)),
+            ),
+            Cause.SUPPLY_LATE,
+            id="its batch is overdue",
+        ),
+        pytest.param(
+            moved(
+                outlook(expected=(A, B)),
+                outlook(expected=(B,)),
+                ahead=(3, 1),
+                cut=frozenset({"A"}),
+            ),
+            Cause.SUPPLY_CUT,
+            id="its batch came with fewer devices",
+        ),
+        pytest.param(
+            moved(
+                outlook(expected=(A, B)),
+                outlook(expected=(Expected("A", A.on, 2, A.on, 2), B)),
+                ahead=(3, 3),
+            ),
+            Cause.SUPPLY_CUT,
+            id="its batch will have fewer devices",
+        ),
+        pytest.param(
+            moved(outlook(expected=(A, B)), outlook(expected=(A, B)), ahead=(4, 5), is_displaced=True),
+            Cause.LATE_PAYMENTS,
+            id="somebody before it was confirmed late",
+        ),
+        pytest.param(
+            moved(outlook(free=2, expected=(B,)), outlook(expected=(B,)), ahead=(1, 1)),
+            Cause.SUPPLY_CUT,
+            id="free devices were taken out",
+        ),
+        pytest.param(
+            moved(outlook(monthly=(90, 90, 90)), outlook(monthly=(30, 30, 30)), ahead=(60, 60)),
+            Cause.PACE,
+            id="devices come more slowly",
+        ),
+        pytest.param(
+            moved(outlook(expected=(B,)), outlook(expected=(A, B))),
+            Cause.SUPPLY_MORE,
+            id="another batch was announced",
+        ),
+        pytest.param(
+            moved(outlook(expected=(B,)), outlook(expected=(expected("B", date(2026, 12, 5), 5),))),
+            Cause.SUPPLY_MORE,
+            id="its batch comes earlier",
+        ),
+        pytest.param(
+            moved(outlook(expected=(A, B)), outlook(expected=(A, B)), ahead=(5, 4)),
+            Cause.REFUNDS,
+            id="units before it were refunded",
+        ),
+        pytest.param(
+            moved(outlook(monthly=(30, 30, 30)), outlook(monthly=(90, 90, 90)), ahead=(60, 60)),
+            Cause.PACE,
+            id="devices come faster",
+        ),
+    ],
+)
+def test_customer_is_told_the_main_cause_of_a_change(change: Change, cause: Cause) -> None:
+    assert change.window_before != change.window_after
+    assert cause_of(change) == cause
