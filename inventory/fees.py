@@ -5,11 +5,14 @@ from datetime import datetime
 
 from django.conf import settings
 from django.db import transaction
+from django.urls import reverse
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
 from evidence.contract_time import contract_zone
 from inventory.models import Fee, FeeSchedule, Term
+from notices.announcements import announce
+from notices.kinds import FEES_ANNOUNCED
 
 
 class ScheduleRefused(Exception):
@@ -57,4 +60,19 @@ def publish_fee_schedule(
                 % {"currency": currency}
             )
         Fee.objects.bulk_create([Fee(schedule=schedule, term=term, minor=minor) for term, minor in amounts])
+        if changes:
+            _announce(schedule)
     return schedule
+
+
+def _announce(schedule: FeeSchedule) -> None:
+    """On the site, at the top of every page until the fees apply: "announced in advance on the relevant pages" (3.2)."""
+    effective_on = schedule.effective_at.astimezone(contract_zone()).date().isoformat()
+    announce(
+        kind=FEES_ANNOUNCED,
+        facts=lambda _language: {"currency": schedule.currency, "effective_on": effective_on},
+        key=f"{FEES_ANNOUNCED.slug}:{schedule.pk}",
+        now=schedule.announced_at,
+        url=reverse("orders:fees"),
+        banner_until=schedule.effective_at,
+    )

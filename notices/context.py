@@ -1,11 +1,29 @@
 """What every page knows of the inbox."""
 
 from django.http import HttpRequest
+from django.utils import timezone
 from django.utils.functional import SimpleLazyObject
 
+from notices import announcements
 from notices.inbox import unread_count
+
+# The cookie with the number of the newest announcement that a visitor has closed.
+SEEN = "announcements_seen"
 
 
 def unread(request: HttpRequest) -> dict[str, object]:
     """`unread_messages`: how many there are. Asks the database only where a template uses it."""
     return {"unread_messages": SimpleLazyObject(lambda: unread_count(request.user.pk))}
+
+
+def announced(request: HttpRequest) -> dict[str, object]:
+    """`announcement`: the newest for the top of the page that the visitor has not closed, or None.
+
+    Asks the database only where a template uses it.
+    """
+    seen = request.COOKIES.get(SEEN, "")
+    return {
+        "announcement": SimpleLazyObject(
+            lambda: announcements.banner(seen=int(seen) if seen.isdecimal() else 0, now=timezone.now())
+        )
+    }

@@ -121,6 +121,10 @@ ESTIMATE_CHANGED = Kind(
 )
 ESTIMATE_CONFIRMED = Kind("estimate-confirmed", _("Still on track"), clause="3.3", topic=Topic.WAITING)
 NEXT_IN_LINE = Kind("next-in-line", _("You are next"), clause="3.3", topic=Topic.WAITING, contractual=False)
+# Announced on the site; everybody who waits is told his own.
+PLAN_ESTIMATE = Kind(
+    "plan-estimate", _("Estimates of a plan have changed"), clause="3.3", topic=Topic.WAITING, channels=()
+)
 # Later than the law lets a seller be without asking: with the choice that the buyer has.
 DELAYED = Kind(
     "delayed",
@@ -299,6 +303,7 @@ KINDS: dict[str, Kind] = {
         ESTIMATE_CHANGED,
         ESTIMATE_CONFIRMED,
         NEXT_IN_LINE,
+        PLAN_ESTIMATE,
         DELAYED,
         ALLOCATED,
         DEVICE_REPLACED,

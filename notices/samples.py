@@ -158,6 +158,16 @@ FACTS: dict[str, Sequence[Mapping[str, JSONValue]]] = {
         )
     ],
     "next-in-line": [WINDOW | {"units_ahead": 0}, NO_WINDOW],
+    "plan-estimate": [
+        {"plan": "Pro & Max", "waiting": 31, **dict.fromkeys(("earliest", "likely", "latest"))},
+        {
+            "plan": "Pro & Max",
+            "waiting": 1,
+            "earliest": "2026-12-01",
+            "likely": "2026-12-03",
+            "latest": "2026-12-20",
+        },
+    ],
     "delayed": [
         WINDOW | {"promised": "2026-11-10", "choice": "You may end the contract and have your money back."}
     ],

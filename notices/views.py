@@ -5,9 +5,10 @@ from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.utils.cache import patch_cache_control, patch_vary_headers
+from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
@@ -15,13 +16,17 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import condition, require_GET, require_http_methods, require_POST
 
 from accounts.views import CustomerRequest
+from evidence.contract_time import contract_zone
+from notices.announcements import on_the_site
 from notices.channels import CHANNELS
+from notices.context import SEEN
 from notices.forms import QuietHoursForm
 from notices.inbox import inbox_of, mark_all_read, mark_read, unread_count
 from notices.models import InboxMessage, QuietHours
 from notices.preferences import NotAChoice, asked_off, choices_of, choose, keep_quiet
 
 PAGE_SIZE = 20
+YEAR = 365 * 24 * 3600
 # The status by which htmx polls no more: there is nobody to poll for.
 STOP_POLLING = 286
 
@@ -128,3 +133,31 @@ def switch_off(request: HttpRequest, token: str) -> HttpResponse:
     label = CHANNELS[channel].label
     context = {"kind": kind, "channel": label, "is_done": request.method == "POST"}
     return render(request, "notices/switched_off.html", context)
+
+
+@require_GET
+def announcements(request: HttpRequest) -> HttpResponse:
+    """Everything announced on the site, newest first."""
+    page = Paginator(on_the_site(), PAGE_SIZE).get_page(request.GET.get("page"))
+    return render(request, "notices/announcements.html", {"page": page, "zone": contract_zone()})
+
+
+@require_GET
+def announcement(request: HttpRequest, announcement_id: int) -> HttpResponse:
+    found = get_object_or_404(on_the_site(), pk=announcement_id)
+    return render(request, "notices/announcement.html", {"found": found, "zone": contract_zone()})
+
+
+@require_POST
+def close_announcement(request: HttpRequest) -> HttpResponse:
+    """Remember in the browser that everything up to this announcement was seen, and go back to the page."""
+    back = request.POST.get("next", "")
+    if not url_has_allowed_host_and_scheme(back, {request.get_host()}, require_https=request.is_secure()):
+        back = "/"
+    response = redirect(back)
+    seen = request.POST.get("seen", "")
+    if seen.isdecimal():
+        response.set_cookie(
+            SEEN, seen, max_age=YEAR, samesite="Lax", secure=settings.SESSION_COOKIE_SECURE, httponly=True
+        )
+    return response

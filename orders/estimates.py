@@ -12,11 +12,13 @@ from datetime import date, datetime, timedelta
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Exists, Max, Min, OuterRef, Q, Sum
+from django.urls import reverse
 
 from agreements.rights import in_language
 from evidence.contract_time import contract_date, contract_midnight
-from inventory.models import BatchState, SupplyBatch
+from inventory.models import BatchState, Plan, SupplyBatch
 from notices import kinds
+from notices.announcements import announce
 from notices.kinds import Kind
 from notices.outbox import Draft, JSONValue, tell
 from orders.models import (
@@ -137,6 +139,8 @@ def refresh_estimates(*, plan_id: int, now: datetime) -> int:
     walk = _Walk(plan_id=plan_id, now=now, is_displaced=_has_moved(plan_id, DISPLACED, since=since))
     while start is not None:
         start = walk.go_on(start)
+    if walk.has_news:
+        _announce(plan_id, now=now)
     if walk.forecast:
         EstimateRound.objects.create(
             plan_id=plan_id, forecast=walk.forecast, began_at=now, recorded=walk.recorded
@@ -170,6 +174,7 @@ class _Walk:
     is_displaced: bool
     forecast: Forecast | None = None
     recorded: int = 0
+    has_news: bool = False
     _outlooks: dict[int, Outlook] = field(default_factory=dict)
     _cut: dict[int, frozenset[str]] = field(default_factory=dict)
 
@@ -213,6 +218,7 @@ class _Walk:
             made.append(estimate)
             if estimate.basis == Basis.FREE:
                 continue
+            self.has_news = self.has_news or kind is kinds.ESTIMATE_CHANGED
             choice = None
             if kind is kinds.ESTIMATE_CHANGED and previous and line.pk in promised:
                 choice = _choice_after_delay(line, estimate, previous=previous, promised=promised[line.pk])
@@ -250,6 +256,26 @@ class _Walk:
                 batch.reference for batch in batches if batch.received_units < quantities[batch.reference]
             )
         return self._cut[forecast_id]
+
+
+def _announce(plan_id: int, *, now: datetime) -> None:
+    """Tell on the site, once a day, that the estimates of a plan have changed (3.3: "through web announcements")."""
+    plan = Plan.objects.get(pk=plan_id)
+    found = quote(plan_id=plan_id, units=1, now=now)
+    facts = {
+        "plan": str(plan),
+        "waiting": units_waiting(plan_id=plan_id),
+        "earliest": _iso(found.earliest if found else None),
+        "likely": _iso(found.likely if found else None),
+        "latest": _iso(found.latest if found else None),
+    }
+    announce(
+        kind=kinds.PLAN_ESTIMATE,
+        facts=lambda _language: facts,
+        key=f"{kinds.PLAN_ESTIMATE.slug}:{plan_id}:{contract_date(now).isoformat()}",
+        now=now,
+        url=reverse("orders:queue", args=[plan.slug]),
+    )
 
 
 def newest_estimates(line_ids: Iterable[int]) -> dict[int, Estimate]:
@@ -338,22 +364,23 @@ def _moved(before: date, after: date) -> bool:
     return abs((after - before).days) >= settings.ESTIMATE_MATERIAL_DAYS
 
 
-def _draft(line: OrderLine, estimate: Estimate, *, previous: Estimate | None, kind: Kind) -> Draft:
-    def iso(day: date | None) -> str | None:
-        return day.isoformat() if day else None
+def _iso(day: date | None) -> str | None:
+    return day.isoformat() if day else None
 
+
+def _draft(line: OrderLine, estimate: Estimate, *, previous: Estimate | None, kind: Kind) -> Draft:
     facts: Mapping[str, JSONValue] = {
         "plan": str(line.plan),
         "quantity": line.waiting_units,
         "units_ahead": estimate.units_ahead,
-        "earliest": iso(estimate.earliest),
-        "likely": iso(estimate.likely),
-        "latest": iso(estimate.latest),
+        "earliest": _iso(estimate.earliest),
+        "likely": _iso(estimate.likely),
+        "latest": _iso(estimate.latest),
         "basis": str(estimate.basis),
         "cause": str(estimate.cause),
-        "next_update_by": iso(estimate.next_update_by),
-        "previous_likely": iso(previous.likely) if previous else None,
-        "previous_latest": iso(previous.latest) if previous else None,
+        "next_update_by": _iso(estimate.next_update_by),
+        "previous_likely": _iso(previous.likely) if previous else None,
+        "previous_latest": _iso(previous.latest) if previous else None,
     }
     # A customer wants to know when, not when we thought so last week.
     return about_order(

@@ -10,7 +10,8 @@ from agreements.models import Text, Version
 from agreements.texts import best_text
 from evidence.contract_time import contract_date
 from notices import kinds
-from notices.outbox import Draft, tell
+from notices.announcements import announce
+from notices.outbox import Draft, JSONValue, tell
 from orders.models import Allocation, LineState, Order, OrderLine, OrderState
 
 # Customers told in one transaction.
@@ -52,6 +53,13 @@ def concerned(*, now: datetime) -> QuerySet[User]:
 
 def _announce(version: Version, *, now: datetime) -> int:
     texts = list(version.texts.all())
+    announce(
+        kind=kinds.AGREEMENT_REVISED,
+        facts=lambda language: _facts(version, texts, language),
+        key=f"{kinds.AGREEMENT_REVISED.slug}:{version.pk}",
+        now=now,
+        url=version.get_absolute_url(),
+    )
     told, last = 0, 0
     while True:
         with transaction.atomic(durable=True):
@@ -64,21 +72,25 @@ def _announce(version: Version, *, now: datetime) -> int:
 
 
 def _letter(version: Version, texts: list[Text], customer: User) -> Draft:
-    text = best_text(texts, language=customer.language)
-    if text is None:
-        raise ValueError(f"{version} has no text.")
     return Draft(
         recipient_id=customer.pk,
         kind=kinds.AGREEMENT_REVISED,
         about=f"{version.document}-{version.number}",
         url=version.get_absolute_url(),
-        facts={
-            "title": text.title,
-            "number": version.number,
-            "summary": text.summary,
-            "effective_on": contract_date(version.effective_at).isoformat(),
-            "questions_until": version.last_day_of_questions.isoformat(),
-            "retroactive_effect": text.retroactive_effect,
-        },
+        facts=_facts(version, texts, customer.language),
         dedupe_key=f"{kinds.AGREEMENT_REVISED.slug}:{version.pk}:{customer.pk}",
     )
+
+
+def _facts(version: Version, texts: list[Text], language: str) -> dict[str, JSONValue]:
+    text = best_text(texts, language=language)
+    if text is None:
+        raise ValueError(f"{version} has no text.")
+    return {
+        "title": text.title,
+        "number": version.number,
+        "summary": text.summary,
+        "effective_on": contract_date(version.effective_at).isoformat(),
+        "questions_until": version.last_day_of_questions.isoformat(),
+        "retroactive_effect": text.retroactive_effect,
+    }

@@ -192,6 +192,7 @@ TEMPLATES = [
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
                 "notices.context.unread",
+                "notices.context.announced",
                 "agreements.context.revisions",
                 "orders.context.shop",
             ],

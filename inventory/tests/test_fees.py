@@ -7,6 +7,7 @@ import pytest
 
 from inventory.fees import ScheduleRefused, publish_fee_schedule
 from inventory.models import Fee, FeeSchedule, Term
+from notices.models import Announcement
 from tests.builders import NOW, make_fee, make_plan
 
 NEXT_WEEK = NOW + timedelta(days=7)
@@ -26,6 +27,22 @@ def test_a_fee_announced_today_applies_from_its_time_on_and_not_before() -> None
     assert (schedule.announced_at, schedule.effective_at) == (NOW, NEXT_WEEK)
     assert fee_at(term, NEXT_WEEK - timedelta(microseconds=1)) == 499
     assert fee_at(term, NEXT_WEEK) == 599
+
+
+@pytest.mark.clause("3.2")
+@pytest.mark.django_db
+def test_a_change_of_fees_is_announced_on_the_site_until_it_applies() -> None:
+    term = make_fee(make_plan()).term
+    assert not Announcement.objects.exists()  # the first schedule changes nothing
+    publish_fee_schedule(currency="USD", effective_at=NEXT_WEEK, announced_at=NOW, fees=[(term, 599)])
+    [announced] = Announcement.objects.all()
+    assert (announced.kind, announced.published_at, announced.banner_until, announced.url) == (
+        "fees-announced",
+        NOW,
+        NEXT_WEEK,
+        "/fees/",
+    )
+    assert announced.texts["en"]["title"] == "New fees from Nov. 30, 2026 (USD)"
 
 
 @pytest.mark.clause("3.2")

@@ -1,10 +1,13 @@
 """What is told to everybody on the site, and what staff have sent to many customers at once."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
+from django.urls import reverse
+from django.utils.translation import get_language
 from django.utils.translation import gettext_lazy as _
 
 from evidence.models import WriteOnce
@@ -55,6 +58,15 @@ class Announcement(WriteOnce):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.published_at:%Y-%m-%d}"
+
+    def get_absolute_url(self) -> str:
+        return reverse("notices:announcement", args=[self.pk])
+
+    @property
+    def words(self) -> Mapping[str, str]:
+        """Title and body in the language of the page."""
+        texts: Mapping[str, Mapping[str, str]] = self.texts
+        return texts.get(get_language() or "", texts[settings.LANGUAGE_CODE])
 
 
 class BroadcastState(models.TextChoices):

@@ -68,6 +68,7 @@ def test_every_kind_that_comes_by_more_than_one_way_can_be_chosen_under_its_topi
     assert {slug for slug in KINDS if KINDS[slug] not in kinds_to_choose()} == {
         "order-placed",
         "guardian-asked",
+        "plan-estimate",
         "contact-code",
         "contact-test",
     }

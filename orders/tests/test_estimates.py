@@ -7,7 +7,7 @@ from pytest_django import Settings
 
 from agreements.models import StatutoryRight
 from inventory.models import BatchState, SupplyBatch
-from notices.models import Notice
+from notices.models import Announcement, Notice
 from orders import estimates
 from orders.allocation import allocate_devices
 from orders.estimates import outlooks, quote, record_first_estimate, refresh_estimates
@@ -275,3 +275,20 @@ def test_customer_who_has_come_to_the_head_of_the_queue_hears_that_he_is_next() 
     assert (told.recipient, told.about) == (second.order.customer, second.order.reference)
     assert (newest(second).cause, newest(second).units_ahead) == (Cause.TURN, 0)
     assert newest(first).number == 1
+
+
+@pytest.mark.clause("3.3")
+@pytest.mark.django_db
+def test_estimates_that_have_changed_are_announced_on_the_site_once_a_day() -> None:
+    line = waiting_under(delay_days=None)
+    assert not Announcement.objects.exists()
+
+    supply_comes(line, date(2027, 1, 20))
+    supply_comes(line, date(2027, 2, 20))
+    [announced] = Announcement.objects.all()
+    assert (announced.kind, announced.url) == ("plan-estimate", f"/queue/{line.plan.slug}/")
+    assert "2 phones are owed to customers who wait." in announced.texts["en"]["body"]
+
+    SupplyBatch.objects.filter(plan=line.plan).update(expected_on=date(2027, 3, 20))
+    refresh_estimates(plan_id=line.plan_id, now=NOW + timedelta(days=1))
+    assert Announcement.objects.count() == 2

@@ -17,7 +17,7 @@ from agreements.models import Acceptance, Document, Draft, Manner, Version
 from agreements.publishing import publish_shipped_texts
 from agreements.tests.editions import PREPAYMENT_BODY, publish_both, write_edition
 from inventory.money import Money
-from notices.models import Notice
+from notices.models import Announcement, Notice
 from notices.outbox import tell
 from orders import revisions
 from orders.allocation import allocate_devices
@@ -327,3 +327,12 @@ def test_every_page_announces_a_revision_while_it_can_be_asked_about(
 
     clock.move_to(NOW + timedelta(days=5))
     assert "has been published" not in client.get("/").content.decode()
+
+
+def test_a_revision_is_announced_on_the_site_once(folder: Path) -> None:
+    version = revise(folder)
+    announce_revisions(now=NOW)
+    announce_revisions(now=NOW)
+    [announced] = Announcement.objects.all()
+    assert (announced.kind, announced.url) == ("agreement-revised", version.get_absolute_url())
+    assert set(announced.texts) == {"en", "zh-hans", "zh-hant"}
