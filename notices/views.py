@@ -5,6 +5,7 @@ from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.utils.cache import patch_cache_control, patch_vary_headers
@@ -20,8 +21,11 @@ from evidence.contract_time import contract_zone
 from notices.announcements import on_the_site
 from notices.channels import CHANNELS
 from notices.context import SEEN
+from notices.evidence import deliveries_to, prove
+from notices.exporting import exported
 from notices.forms import QuietHoursForm
 from notices.inbox import inbox_of, mark_all_read, mark_read, unread_count
+from notices.kinds import KINDS
 from notices.models import InboxMessage, QuietHours
 from notices.preferences import NotAChoice, asked_off, choices_of, choose, keep_quiet
 
@@ -161,3 +165,38 @@ def close_announcement(request: HttpRequest) -> HttpResponse:
             SEEN, seen, max_age=YEAR, samesite="Lax", secure=settings.SESSION_COOKIE_SECURE, httponly=True
         )
     return response
+
+
+@login_required
+@never_cache
+@require_GET
+def log(request: CustomerRequest) -> HttpResponse:
+    """Everything we sent to a customer, with the evidence of it."""
+    about = request.GET.get("about", "").strip()
+    page = Paginator(deliveries_to(request.user.pk, about=about), PAGE_SIZE).get_page(request.GET.get("page"))
+    return render(
+        request,
+        "notices/log.html",
+        {
+            "page": page,
+            "about": about,
+            "proofs": [
+                {
+                    "proof": prove(delivery),
+                    "kind": KINDS[delivery.notice.kind].label if delivery.notice.kind in KINDS else "",
+                    "channel": CHANNELS[delivery.channel].label
+                    if delivery.channel in CHANNELS
+                    else delivery.channel,
+                }
+                for delivery in page
+            ],
+        },
+    )
+
+
+@login_required
+@never_cache
+@require_GET
+def export_log(request: CustomerRequest, form: str) -> HttpResponseBase:
+    """The same as a file, CSV or JSON, whole."""
+    return exported(request.user.pk, form, about=request.GET.get("about", "").strip())
