@@ -12,11 +12,13 @@ Every step is an UPDATE that names the state it leaves, so of two workers one ta
 inside the caller's transaction: `outbox` decides what is committed together.
 """
 
+import json
 import random
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import connection, transaction
 from django.db.models import F
@@ -79,6 +81,11 @@ class Claimed:
     thread: str
     language: str
     time_zone: str
+
+    def read_facts(self) -> dict[str, Any]:
+        """What it tells of."""
+        told: dict[str, Any] = json.loads(self.facts)
+        return told
 
 
 def claim(*, channel: str, limit: int, now: datetime) -> list[Claimed]:

@@ -152,7 +152,7 @@ def _words(delivery: Claimed, channel: Channel, *, clock: Clock) -> Message | Te
     try:
         return write(
             delivery.kind,
-            json.loads(delivery.facts),
+            delivery.read_facts(),
             language=delivery.language,
             time_zone=delivery.time_zone,
             form=channel.form,

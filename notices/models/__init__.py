@@ -2,6 +2,7 @@
 
 from notices.models.announcements import Announcement, Broadcast, BroadcastState
 from notices.models.contacts import ContactPoint, Preference, QuietHours
+from notices.models.letters import Letter, LetterBatch
 from notices.models.outbox import (
     Delivery,
     DeliveryEvent,
@@ -25,6 +26,8 @@ __all__ = [
     "DeliveryState",
     "DeliveryStep",
     "InboxMessage",
+    "Letter",
+    "LetterBatch",
     "Message",
     "Notice",
     "Preference",
