@@ -64,6 +64,7 @@ class Phone(Emulator):
                     "ways": list(self._carriers),
                     "follows": follows,
                     "shop": self._shop,
+                    "home": self.public_url,
                 },
             )
 
