@@ -3,6 +3,7 @@
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.template.loader import render_to_string
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy
@@ -11,6 +12,7 @@ from unfold.datasets import BaseDataset
 
 from evidence.admin import RecordAdmin, RecordInline, choice_column, column
 from notices.models import (
+    ContactPoint,
     Delivery,
     DeliveryEvent,
     DeliveryState,
@@ -151,3 +153,51 @@ class InboxMessageAdmin(RecordAdmin):
     search_fields = ("recipient__email__startswith",)
     date_hierarchy = "created_at"
     ordering = ("-id",)
+
+
+@admin.register(ContactPoint)
+class ContactPointAdmin(RecordAdmin):
+    list_display = (
+        "id",
+        "customer",
+        "channel",
+        "address",
+        "state_label",
+        "created_at",
+        "removed_at",
+        "removal",
+    )
+    list_filter = (
+        "channel",
+        ("verified_at", admin.EmptyFieldListFilter),
+        ("removed_at", admin.EmptyFieldListFilter),
+    )
+    list_select_related = ("customer",)
+    search_fields = ("customer__email__startswith", "address__startswith")
+    search_help_text = gettext_lazy(
+        "The customer's email address, or the beginning of the contact point's own"
+    )
+    ordering = ("-id",)
+    # Without the keys of a browser: they are nobody's to read.
+    fields = (
+        "customer",
+        "channel",
+        "address",
+        "label",
+        "created_at",
+        "asked_at",
+        "wrong_codes",
+        "verified_at",
+        "removed_at",
+        "removal",
+    )
+
+    @column(gettext_lazy("state"))
+    def state_label(self, point: ContactPoint) -> str:
+        if point.removed_at:
+            words, colour = gettext_lazy("removed"), "danger"
+        elif point.verified_at:
+            words, colour = gettext_lazy("in use"), "success"
+        else:
+            words, colour = gettext_lazy("to be proved"), "warning"
+        return render_to_string("unfold/helpers/label.html", {"text": words, "type": colour})

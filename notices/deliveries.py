@@ -25,6 +25,7 @@ from django.db.models import F
 
 from accounts.models import User
 from evidence.setwise import as_written, given, write
+from notices.channels.addresses import give_up
 from notices.channels.protocol import Accepted, Gone, Outcome, Refused, Report, Unavailable, Uncertain
 from notices.expansion import fall_back
 from notices.models import (
@@ -333,16 +334,16 @@ def report(*, channel: str, told: Report, now: datetime) -> bool:
                 problem="",
             )
         if not told.has_arrived:
-            give_up_address(delivery.pk, reason=told.detail or "It came back.", now=now)
+            if told.is_gone:
+                give_up_address(delivery.pk, reason=told.detail or "It came back.", now=now)
             fall_back(delivery.notice, now=now)
     return True
 
 
 def give_up_address(delivery_id: int, *, reason: str, now: datetime) -> None:
     """Write no more to the contact point that a delivery went to."""
-    ContactPoint.objects.filter(deliveries=delivery_id, removed_at=None).update(
-        removed_at=now, removal=reason[:200]
-    )
+    points = ContactPoint.objects.filter(deliveries=delivery_id)
+    give_up(list(points.values_list("pk", flat=True)), reason=reason, now=now)
 
 
 def pause_after(failures: int) -> timedelta:

@@ -20,10 +20,10 @@ from django.utils import translation
 from django.utils.formats import date_format
 from django.utils.translation import gettext
 
+from accounts.countries import country_name
 from evidence import chain
 from evidence.pdf import printable, typeset
 from inventory.money import Money
-from orders.countries import country_name
 from orders.models import (
     BY_HAND,
     Document,

@@ -11,11 +11,11 @@ from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
+from accounts.countries import countries
 from accounts.models import User
 from agreements.acceptance import Consent, RequiredConsent
 from agreements.models import StatutoryRight, Subject
 from inventory.money import Money
-from orders.countries import countries
 from orders.gateways import Method
 from orders.guardians import Guardian
 from orders.models import GuardianRequest

@@ -13,6 +13,7 @@ from django.db.models import Q
 from django.utils.text import capfirst
 from django.utils.translation import get_language, get_language_info, gettext
 
+from accounts.countries import country_name
 from accounts.models import User
 from agreements.models import Acceptance, Manner, Subject, Text
 from agreements.pdf import Agreement, agreement_of
@@ -23,7 +24,6 @@ from evidence.pdf import printable, typeset
 from inventory.money import Money
 from notices.kinds import AGREEMENT_REVISED
 from notices.models import Delivery
-from orders.countries import country_name
 from orders.models import Case, CaseMessage, Document, LedgerEntry, Order, OrderLine, RefundState
 from orders.templatetags.shop import days, method_label
 

@@ -45,8 +45,9 @@ def running_stack(kind: str, *, var: Path) -> Iterator[Stack]:
 
     Raises tools.processes.Died or NotReady.
     """
-    shop, gateway = Address("127.0.0.1", _free_port()), Address("127.0.0.1", _free_port())
-    environment = demo_environment(dict(os.environ), var=var, shop=shop, gateway=gateway) | {
+    shop, gateway, phone = (Address("127.0.0.1", _free_port()) for _ in range(3))
+    made = demo_environment(dict(os.environ), var=var, shop=shop, gateway=gateway, phone=phone)
+    environment = made | {
         "DJANGO_SETTINGS_MODULE": "vmos_presale.settings",  # not those of the test run
         "ALLOCATION_HOLD_BACK_SECONDS": str(HOLD_BACK_SECONDS),
         "STATICFILES_BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage",
@@ -60,9 +61,9 @@ def running_stack(kind: str, *, var: Path) -> Iterator[Stack]:
             _run([*manage, "shell", "--no-imports", "-c", "import tests.journey_data"], environment)
         )
         with Processes() as processes:
-            start_all(processes, environment, var=var, shop=shop, gateway=gateway)
+            start_all(processes, environment, var=var, shop=shop, gateway=gateway, phone=phone)
             processes.wait_until(
-                lambda: is_healthy(shop, host=str(shop)) and is_listening(gateway),
+                lambda: is_healthy(shop, host=str(shop)) and is_listening(gateway) and is_listening(phone),
                 what="The shop",
                 seconds=60,
             )

@@ -38,6 +38,7 @@ from evidence.models import AppendOnly, WriteOnce
 from inventory.models import Fee, FeeSchedule, Plan, Quarantine, Term
 from notices import kinds
 from notices.models import (
+    ContactPoint,
     Delivery,
     DeliveryEvent,
     DeliveryState,
@@ -310,6 +311,13 @@ def make_everything(number: int) -> None:
         delivery=delivery, attempt=1, step=DeliveryStep.ACCEPTED, at=NOW, address="1", message=message
     )
     InboxMessage.objects.create(recipient=customer, delivery=delivery, message=message, created_at=NOW)
+    ContactPoint.objects.create(
+        customer=customer,
+        channel="push",
+        address=f"https://push.example/{number}",
+        details={"auth": "do not show"},
+        created_at=NOW,
+    )
     Group.objects.create(name=f"Group {number}")
     EmailAddress.objects.create(user=customer, email=customer.email, verified=True, primary=True)
     Authenticator.objects.create(user=staff, type=Authenticator.Type.TOTP, data={"secret": "do not show"})

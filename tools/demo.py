@@ -1,15 +1,16 @@
 """Run the whole shop on this machine: what `make run` does.
 
-Web server, two workers, clock and a sandbox payment gateway are processes of their own, as in production;
-the database is SQLite, the message broker a folder, and mail is read in the browser. Everything is kept below
-VAR_DIR (default: var). HOST, PORT and GATEWAY_PORT say where it listens; SITE_URL and SANDBOX_GATEWAY_URL how a
-browser reaches it, where that differs.
+Web server, two workers, clock, a sandbox payment gateway and a phone that gets messages are processes of their
+own, as in production; the database is SQLite, the message broker a folder, and mail is read in the browser.
+Everything is kept below VAR_DIR (default: var). HOST, PORT, GATEWAY_PORT and PHONE_PORT say where it listens; SITE_URL,
+SANDBOX_GATEWAY_URL and PHONE_URL how a browser reaches it, where that differs.
 """
 
 import base64
 import contextlib
 import fcntl
 import http.client
+import itertools
 import json
 import os
 import secrets
@@ -55,17 +56,18 @@ class Address:
         return Address("127.0.0.1", self.port) if self.host in EVERYWHERE else self
 
 
-def addresses(environment: Mapping[str, str]) -> tuple[Address, Address]:
-    """Where the shop and the sandbox gateway will listen. Raises CannotRun unless both can."""
+def addresses(environment: Mapping[str, str]) -> tuple[Address, Address, Address]:
+    """Where the shop, the sandbox gateway and the phone will listen. Raises CannotRun unless all can."""
     host = environment.get("HOST", "127.0.0.1")
     ports = {}
-    for name, usual in (("PORT", "8000"), ("GATEWAY_PORT", "8001")):
+    for name, usual in (("PORT", "8000"), ("GATEWAY_PORT", "8001"), ("PHONE_PORT", "8002")):
         written = environment.get(name, usual)
         if not written.isdecimal() or not 0 < int(written) < 65536:
             raise CannotRun(f"{name}={written} is not a port: give a number from 1 to 65535.")
         ports[name] = int(written)
-    if ports["PORT"] == ports["GATEWAY_PORT"]:
-        raise CannotRun("PORT and GATEWAY_PORT are the same: the shop and the gateway need one each.")
+    for one, other in itertools.combinations(ports, 2):
+        if ports[one] == ports[other]:
+            raise CannotRun(f"{one} and {other} are the same: shop, gateway and phone need one each.")
     try:
         taken = [name for name, port in ports.items() if not port_is_free(host, port)]
     except OSError as refused:
@@ -81,7 +83,11 @@ def addresses(environment: Mapping[str, str]) -> tuple[Address, Address]:
         raise CannotRun(
             f"{named.capitalize()} {verb} in use by another program. Type instead:\n\n  {command} make run"
         )
-    return Address(host, ports["PORT"]), Address(host, ports["GATEWAY_PORT"])
+    return (
+        Address(host, ports["PORT"]),
+        Address(host, ports["GATEWAY_PORT"]),
+        Address(host, ports["PHONE_PORT"]),
+    )
 
 
 @contextlib.contextmanager
@@ -95,7 +101,7 @@ def one_at_a_time(var: Path) -> Iterator[None]:
             raise CannotRun(
                 f"The demo in {var.name}/ is running already (process {lock.read().strip()}). "
                 "Stop it, or start a second one beside it:\n\n"
-                "  VAR_DIR=var-2 PORT=8010 GATEWAY_PORT=8011 make run"
+                "  VAR_DIR=var-2 PORT=8010 GATEWAY_PORT=8011 PHONE_PORT=8012 make run"
             ) from None
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
@@ -124,6 +130,17 @@ def kept_secrets(var: Path) -> dict[str, str]:
         "BTCPAY_API_KEY": secrets.token_hex(20),
         "BTCPAY_STORE_ID": secrets.token_hex(22),
         "BTCPAY_WEBHOOK_SECRET": secrets.token_urlsafe(24),
+        "PHONE_KEY": secrets.token_urlsafe(24),
+        # Any number of 32 bytes is a key on its curve, but for one in four thousand millions.
+        "PUSH_VAPID_PRIVATE_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("="),
+        "APP_PUSH_SECRET": f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}",
+        "WECHAT_OA_APP_ID": f"wx{secrets.token_hex(8)}",
+        "WECHAT_OA_SECRET": secrets.token_hex(16),
+        "WECHAT_OA_TEMPLATE_ID": secrets.token_urlsafe(32),
+        "WECHAT_OA_TOKEN": secrets.token_hex(16),
+        "WECHAT_OA_AES_KEY": f"{secrets.token_hex(21)}A",
+        "SMS_ACCOUNT": f"AC{secrets.token_hex(16)}",
+        "SMS_SECRET": secrets.token_hex(16),
     }
     if made.keys() - kept.keys():
         kept = made | kept
@@ -137,7 +154,7 @@ def kept_secrets(var: Path) -> dict[str, str]:
 
 
 def demo_environment(
-    environment: Mapping[str, str], *, var: Path, shop: Address, gateway: Address
+    environment: Mapping[str, str], *, var: Path, shop: Address, gateway: Address, phone: Address
 ) -> dict[str, str]:
     """The environment of every process.
 
@@ -145,6 +162,7 @@ def demo_environment(
     makes people with a known password, one of them staff, which no other installation must get.
     """
     site_url = environment.get("SITE_URL", f"http://{shop.from_here()}")
+    phone_url = environment.get("PHONE_URL", f"http://{phone.from_here()}")
     hosts = {urlsplit(site_url).hostname or "", shop.from_here().host, "127.0.0.1", "localhost"} - {""}
     return {
         "DEBUG": "0",
@@ -154,6 +172,15 @@ def demo_environment(
         "STRIPE_URL": f"http://{gateway.from_here()}/stripe",
         "NOWPAYMENTS_URL": f"http://{gateway.from_here()}/nowpayments",
         "BTCPAY_URL": f"http://{gateway.from_here()}/btcpay",
+        "PHONE_URL": phone_url,
+        "PUSH_HOSTS": f"{phone_url}/push",
+        "APP_PUSH_URL": f"{phone_url}/app/messages",
+        "APP_BIND_URL": f"{phone_url}/app/bind",
+        "WECHAT_OA_URL": f"{phone_url}/wechat",
+        "WECHAT_OA_CONNECT_URL": f"{phone_url}/wechat",
+        "SMS_PROVIDER": "twilio",
+        "SMS_URL": f"{phone_url}/sms",
+        "SMS_SENDER": "+15005550006",
         # Long enough to see a payment wait for it, short enough to wait oneself.
         "ALLOCATION_HOLD_BACK_SECONDS": "15",
         "SUPPORT_EMAIL": "support@example.com",
@@ -208,13 +235,20 @@ def prepare(environment: Mapping[str, str], *, stopping: threading.Event) -> Non
 
 
 def start_all(
-    processes: Processes, environment: Mapping[str, str], *, var: Path, shop: Address, gateway: Address
+    processes: Processes,
+    environment: Mapping[str, str],
+    *,
+    var: Path,
+    shop: Address,
+    gateway: Address,
+    phone: Address,
 ) -> None:
-    """Start the five processes."""
+    """Start the six processes."""
     python = sys.executable
     celery = (python, "-m", "celery", "--quiet", "-A", "vmos_presale")
     gunicorn = (python, "-m", "gunicorn", "vmos_presale.wsgi", "-b", str(shop), "--no-control-socket")
     where = ("--host", gateway.host, "--port", str(gateway.port))
+    where_the_phone_is = ("--host", phone.host, "--port", str(phone.port))
     # Threads instead of processes, and no talk among workers where there is one: a third of the memory.
     alone = ("-P", "threads", "--without-gossip", "--without-mingle", "--without-heartbeat")
     commands = {
@@ -222,6 +256,7 @@ def start_all(
         "sender": (*celery, "worker", "-l", "INFO", "-n", "sender@%h", "-Q", "outside", "-c", "4", *alone),
         "beat": (*celery, "beat", "-l", "INFO", "-s", str(var / "beat-schedule"), "--pidfile="),
         "gateway": (python, "manage.py", "gateway_emulators", *where),
+        "phone": (python, "manage.py", "phone_emulators", *where_the_phone_is),
         "web": (*gunicorn, "-w", "1", "-k", "gthread", "--threads", "8", "--graceful-timeout", "5"),
     }
     for name, command in commands.items():
@@ -254,7 +289,8 @@ def welcome(environment: Mapping[str, str], *, var: Path) -> str:
 
   Customer     customer@example.com / {PASSWORD}
   Staff        staff@example.com / {PASSWORD}   {site}/admin/
-  Mailbox      {site}/demo/mail/   every message the shop sends
+  Mailbox      {site}/demo/mail/   every mail the shop sends
+  Phone        {environment["PHONE_URL"]}/   what comes by text message, push, app and WeChat
   Coins        {environment["NOWPAYMENTS_URL"]}/   where what an address waits for is sent
   Data         {var}   delete it to start afresh
 
@@ -263,16 +299,25 @@ def welcome(environment: Mapping[str, str], *, var: Path) -> str:
 
 
 def serve(
-    environment: Mapping[str, str], *, var: Path, shop: Address, gateway: Address, stopping: threading.Event
+    environment: Mapping[str, str],
+    *,
+    var: Path,
+    shop: Address,
+    gateway: Address,
+    phone: Address,
+    stopping: threading.Event,
 ) -> int:
     """Run the processes until `stopping`. The exit code is 1 if one of them ended first or had to be killed."""
     reason, code = "", 0
     with Processes() as processes:
         try:
-            start_all(processes, environment, var=var, shop=shop, gateway=gateway)
+            start_all(processes, environment, var=var, shop=shop, gateway=gateway, phone=phone)
             site = urlsplit(environment["SITE_URL"]).netloc
             processes.wait_until(
-                lambda: stopping.is_set() or (is_healthy(shop, host=site) and is_listening(gateway)),
+                lambda: (
+                    stopping.is_set()
+                    or (is_healthy(shop, host=site) and is_listening(gateway) and is_listening(phone))
+                ),
                 what="The shop",
                 seconds=60,
             )
@@ -299,13 +344,13 @@ def main() -> int:
     var.mkdir(parents=True, exist_ok=True)
     try:
         with one_at_a_time(var):
-            shop, gateway = addresses(os.environ)
-            environment = demo_environment(os.environ, var=var, shop=shop, gateway=gateway)
+            shop, gateway, phone = addresses(os.environ)
+            environment = demo_environment(os.environ, var=var, shop=shop, gateway=gateway, phone=phone)
             remove_torn_messages(var)
             prepare(environment, stopping=stopping)
             if stopping.is_set():
                 return 0
-            return serve(environment, var=var, shop=shop, gateway=gateway, stopping=stopping)
+            return serve(environment, var=var, shop=shop, gateway=gateway, phone=phone, stopping=stopping)
     except CannotRun as reason:
         print(reason, file=sys.stderr)
         return 1

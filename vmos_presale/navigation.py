@@ -87,6 +87,7 @@ SECTIONS: tuple[tuple[str | Promise, tuple[Page, ...]], ...] = (
             Page("notices_delivery", _("Deliveries"), "outgoing_mail"),
             Page("notices_message", _("Message texts"), "mail"),
             Page("notices_inboxmessage", _("Inbox messages"), "inbox"),
+            Page("notices_contactpoint", _("Contact points"), "contacts"),
         ),
     ),
     (

@@ -300,6 +300,68 @@ EMAIL_TIMEOUT = 15
 # How many mails may leave in a second, all workers together.
 EMAIL_PER_SECOND = env.float("EMAIL_PER_SECOND", default=50.0)
 
+# --- push, the platform's app, WeChat, text messages -------------------------------------------------
+# What a channel lacks takes it off the list of what customers can set up.
+
+# The key by which browsers know who sends, PEM or as 43 characters, and where push services complain.
+PUSH_VAPID_PRIVATE_KEY = env.str("PUSH_VAPID_PRIVATE_KEY", default="", multiline=True)
+PUSH_VAPID_SUBJECT = env.str("PUSH_VAPID_SUBJECT", default=f"mailto:{SUPPORT_EMAIL}" if SUPPORT_EMAIL else "")
+# Hosts of push services; a dot in front: whatever is below. An endpoint comes from the browser, so nothing else is
+# ever spoken to.
+PUSH_HOSTS: list[str] = env.list(
+    "PUSH_HOSTS",
+    default=[
+        "fcm.googleapis.com",
+        "updates.push.services.mozilla.com",
+        ".notify.windows.com",
+        ".push.apple.com",
+    ],
+)
+PUSH_PER_SECOND = env.float("PUSH_PER_SECOND", default=100.0)
+# Where the server of the platform's mobile app takes messages for its devices, and what both sides sign with.
+APP_PUSH_URL = env.str("APP_PUSH_URL", default="")
+APP_PUSH_SECRET = env.str("APP_PUSH_SECRET", default="")
+# The app opens this address, with a token, to bind its device to a customer.
+APP_BIND_URL = env.str("APP_BIND_URL", default="")
+APP_PER_SECOND = env.float("APP_PER_SECOND", default=100.0)
+WECHAT_OA_URL = env.str("WECHAT_OA_URL", default="https://api.weixin.qq.com").rstrip("/")
+WECHAT_OA_CONNECT_URL = env.str("WECHAT_OA_CONNECT_URL", default="https://open.weixin.qq.com").rstrip("/")
+WECHAT_OA_APP_ID = env.str("WECHAT_OA_APP_ID", default="")
+WECHAT_OA_SECRET = env.str("WECHAT_OA_SECRET", default="")
+WECHAT_OA_TEMPLATE_ID = env.str("WECHAT_OA_TEMPLATE_ID", default="")
+# What the fields of that template are called.
+WECHAT_OA_FIELDS: dict[str, str] = env.dict(
+    "WECHAT_OA_FIELDS", default={"kind": "thing1", "text": "thing2", "about": "character_string3"}
+)
+# Of its message server: the token, and the key with which it encrypts.
+WECHAT_OA_TOKEN = env.str("WECHAT_OA_TOKEN", default="")
+WECHAT_OA_AES_KEY = env.str("WECHAT_OA_AES_KEY", default="")
+WECHAT_OA_PER_SECOND = env.float("WECHAT_OA_PER_SECOND", default=50.0)
+# twilio or alibaba, or a server that speaks like one.
+SMS_PROVIDER = env.str("SMS_PROVIDER", default="")
+SMS_URL = env.str(
+    "SMS_URL",
+    default={"twilio": "https://api.twilio.com", "alibaba": "https://dysmsapi.aliyuncs.com"}.get(
+        SMS_PROVIDER, ""
+    ),
+).rstrip("/")
+# Account and its secret: SID and auth token, or the two halves of an access key.
+SMS_ACCOUNT = env.str("SMS_ACCOUNT", default="")
+SMS_SECRET = env.str("SMS_SECRET", default="")
+# A number or a messaging service; with Alibaba the approved signature.
+SMS_SENDER = env.str("SMS_SENDER", default="")
+# Alibaba sends approved templates only: one with the variable "text", one with the variable "code".
+SMS_TEMPLATE = env.str("SMS_TEMPLATE", default="")
+SMS_CODE_TEMPLATE = env.str("SMS_CODE_TEMPLATE", default="")
+# Part of the address for Alibaba's reports, which are not signed.
+SMS_REPORT_TOKEN = env.str("SMS_REPORT_TOKEN", default="")
+# A longer text is cut.
+SMS_MOST_SEGMENTS: int = env.int("SMS_MOST_SEGMENTS", default=3)
+SMS_PER_SECOND = env.float("SMS_PER_SECOND", default=10.0)
+# The phone of the demo, which all these may lead to instead; never in production. Its key opens what is a tester's.
+PHONE_URL = env.str("PHONE_URL", default="").rstrip("/")
+PHONE_KEY = env.str("PHONE_KEY", default="")
+
 # --- languages and times -----------------------------------------------------------------------------
 
 LANGUAGE_CODE = "en"

@@ -6,6 +6,7 @@ from django.contrib import admin
 from django.urls import include, path
 
 from accounts.views import language
+from notices.views_contacts import push_worker
 from vmos_presale.health import health
 
 admin.autodiscover()
@@ -20,6 +21,8 @@ urlpatterns = [
     # The name is Django's: the admin's own language switch leads here too.
     path("account/language/", language, name="set_language"),
     path("messages/", include("notices.urls")),
+    # At the root: a service worker acts on no page above it.
+    path("push-worker.js", push_worker, name="push-worker"),
     path("", include("orders.urls")),
 ]
 if settings.DEMO:

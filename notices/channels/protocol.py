@@ -98,12 +98,14 @@ class Accepted:
 class Report:
     """What a provider tells later of a message that it had taken.
 
-    `has_arrived` says whether the recipient's own system has it now, or it came back.
+    `has_arrived` says whether the recipient's own system has it now, or it came back; `is_gone`, of what came back,
+    that there is no such address any more.
     """
 
     provider_reference: str
     has_arrived: bool
     detail: str = ""
+    is_gone: bool = True
 
 
 # How an attempt ended.

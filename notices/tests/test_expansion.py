@@ -57,8 +57,9 @@ def made(notice: Notice) -> list[tuple[str, str]]:
 
 
 def drain_all(now: datetime = NOW) -> None:
+    """Until nothing is due, each turn a second after the last: what one has made may be another's."""
     while drain(now=now):
-        pass
+        now += timedelta(seconds=1)
 
 
 # --- what is wanted -----------------------------------------------------------------------------------

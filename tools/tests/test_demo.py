@@ -17,23 +17,25 @@ from tools.demo import (
 )
 from tools.processes import free_port
 
-SHOP, GATEWAY = Address("127.0.0.1", 8000), Address("127.0.0.1", 8001)
+SHOP, GATEWAY, PHONE = (Address("127.0.0.1", port) for port in (8000, 8001, 8002))
 
 
 def test_a_taken_port_is_named_with_the_command_that_works_instead() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port, free = taken.getsockname()[1], free_port()
+        port, free, another = taken.getsockname()[1], free_port(), free_port()
+        ports = {"GATEWAY_PORT": str(free), "PHONE_PORT": str(another)}
         with pytest.raises(CannotRun) as refusal:
-            addresses({"PORT": str(port), "GATEWAY_PORT": str(free)})
+            addresses({"PORT": str(port), **ports})
     first, *_, command = str(refusal.value).splitlines()
     assert first == f"Port {port} is in use by another program. Type instead:"
     words = command.split()
-    assert words[1:] == [f"GATEWAY_PORT={free}", "make", "run"]
+    assert words[1:] == [f"GATEWAY_PORT={free}", f"PHONE_PORT={another}", "make", "run"]
     # The proposal is true: with it, nothing is in the way.
     proposed = int(words[0].removeprefix("PORT="))
-    assert addresses({"PORT": str(proposed), "GATEWAY_PORT": str(free)}) == (
+    assert addresses({"PORT": str(proposed), **ports}) == (
         Address("127.0.0.1", proposed),
         Address("127.0.0.1", free),
+        Address("127.0.0.1", another),
     )
 
 
@@ -42,7 +44,7 @@ def test_a_taken_port_is_named_with_the_command_that_works_instead() -> None:
     [
         ({"PORT": "http"}, "PORT=http is not a port: give a number from 1 to 65535."),
         ({"GATEWAY_PORT": "65536"}, "GATEWAY_PORT=65536 is not a port: give a number from 1 to 65535."),
-        ({"PORT": "8001"}, "PORT and GATEWAY_PORT are the same: the shop and the gateway need one each."),
+        ({"PORT": "8001"}, "PORT and GATEWAY_PORT are the same: shop, gateway and phone need one each."),
         ({"HOST": "192.0.2.1"}, "Cannot listen on 192.0.2.1: Cannot assign requested address."),
     ],
 )
@@ -56,6 +58,7 @@ def test_secrets_are_made_once_and_are_for_the_owner_only(tmp_path: Path) -> Non
     made = kept_secrets(tmp_path)
     assert kept_secrets(tmp_path) == made
     assert sorted(made) == [
+        "APP_PUSH_SECRET",
         "BTCPAY_API_KEY",
         "BTCPAY_STORE_ID",
         "BTCPAY_WEBHOOK_SECRET",
@@ -66,11 +69,20 @@ def test_secrets_are_made_once_and_are_for_the_owner_only(tmp_path: Path) -> Non
         "PAYPAL_CLIENT_ID",
         "PAYPAL_CLIENT_SECRET",
         "PAYPAL_WEBHOOK_ID",
+        "PHONE_KEY",
+        "PUSH_VAPID_PRIVATE_KEY",
         "SANDBOX_GATEWAY_KEY",
         "SANDBOX_WEBHOOK_SECRET",
         "SECRET_KEY",
+        "SMS_ACCOUNT",
+        "SMS_SECRET",
         "STRIPE_SECRET_KEY",
         "STRIPE_WEBHOOK_SECRET",
+        "WECHAT_OA_AES_KEY",
+        "WECHAT_OA_APP_ID",
+        "WECHAT_OA_SECRET",
+        "WECHAT_OA_TEMPLATE_ID",
+        "WECHAT_OA_TOKEN",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["demo-secrets.json"]
     assert (tmp_path / "demo-secrets.json").stat().st_mode & 0o777 == 0o600
@@ -79,7 +91,7 @@ def test_secrets_are_made_once_and_are_for_the_owner_only(tmp_path: Path) -> Non
 def test_a_demo_of_an_earlier_release_keeps_its_secrets_and_gets_the_new_ones(tmp_path: Path) -> None:
     (tmp_path / "demo-secrets.json").write_text('{"SECRET_KEY": "old"}')
     made = kept_secrets(tmp_path)
-    assert (made["SECRET_KEY"], len(made)) == ("old", 15)
+    assert (made["SECRET_KEY"], len(made)) == ("old", 25)
     assert kept_secrets(tmp_path) == made
 
 
@@ -89,7 +101,7 @@ def test_the_demo_never_touches_another_database(tmp_path: Path) -> None:
         "BROKER_URL": "redis://live",
         "REDIS_URL": "redis://live",
     }
-    environment = demo_environment(shell, var=tmp_path, shop=SHOP, gateway=GATEWAY)
+    environment = demo_environment(shell, var=tmp_path, shop=SHOP, gateway=GATEWAY, phone=PHONE)
     assert {name: environment[name] for name in shell} == {
         "DATABASE_URL": f"sqlite:///{tmp_path}/db.sqlite3",
         "BROKER_URL": "filesystem://",
@@ -99,10 +111,10 @@ def test_the_demo_never_touches_another_database(tmp_path: Path) -> None:
 
 def test_a_browser_is_sent_to_an_address_that_exists(tmp_path: Path) -> None:
     everywhere = Address("0.0.0.0", 8000)
-    environment = demo_environment({}, var=tmp_path, shop=everywhere, gateway=GATEWAY)
+    environment = demo_environment({}, var=tmp_path, shop=everywhere, gateway=GATEWAY, phone=PHONE)
     assert environment["SITE_URL"] == "http://127.0.0.1:8000"
     environment = demo_environment(
-        {"SITE_URL": "http://shop.lan"}, var=tmp_path, shop=everywhere, gateway=GATEWAY
+        {"SITE_URL": "http://shop.lan"}, var=tmp_path, shop=everywhere, gateway=GATEWAY, phone=PHONE
     )
     assert environment["ALLOWED_HOSTS"] == "127.0.0.1,localhost,shop.lan"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orders.countries import countries, country_name
+from accounts.countries import countries, country_name
 
 
 @pytest.mark.parametrize("language", ["en", "zh-hans", "zh-hant"])
