@@ -106,7 +106,9 @@ def mark_posted(*, batch_id: int, posted_on: date, receipt: str, by_id: int, now
 
 def mark_returned(*, delivery_id: int, reason: str, now: datetime) -> bool:
     """Say that a posted letter came back: its address is given up. False if it was not posted."""
-    if not Delivery.objects.filter(pk=delivery_id, channel=LetterChannel.slug, state=DeliveryState.SENT).exists():
+    if not Delivery.objects.filter(
+        pk=delivery_id, channel=LetterChannel.slug, state=DeliveryState.SENT
+    ).exists():
         return False
     told = Report(f"delivery-{delivery_id}", has_arrived=False, detail=reason)
     return deliveries.report(channel=LetterChannel.slug, told=told, now=now)
@@ -121,7 +123,7 @@ def _words(delivery: Claimed) -> Message:
 
 
 def _sheet(delivery: Claimed, message: Message, *, now: datetime) -> Sheet:
-    point = ContactPoint.objects.get(pk=delivery.contact_point_id)
+    point = ContactPoint.objects.get(deliveries=delivery.id)
     with translation.override(message.language):
         return Sheet(
             language=message.language,

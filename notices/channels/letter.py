@@ -8,7 +8,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from accounts.models import User
-from notices.addresses import addresses_at
+from notices.channels.addresses import addresses_of
 from notices.channels.protocol import Accepted, Address, Outgoing, Refused
 from notices.kinds import Form
 
@@ -30,7 +30,7 @@ class Letter:
         return () if settings.SELLER_ADDRESS else ("SELLER_ADDRESS",)
 
     def addresses_of(self, recipients: Sequence[User]) -> Mapping[int, Sequence[Address]]:
-        return addresses_at(self.slug, recipients)
+        return addresses_of(self.slug, recipients)
 
     def send(self, outgoing: Outgoing, *, now: datetime) -> Accepted:
         raise Refused("A letter is printed and posted by staff.")

@@ -43,7 +43,8 @@ class LetterBatch(WriteOnce):
         constraints = (
             models.CheckConstraint(
                 name="notices_letterbatch_posted_by_somebody",
-                condition=Q(posted_on=None, posted_by=None) | Q(posted_on__isnull=False, posted_by__isnull=False),
+                condition=Q(posted_on=None, posted_by=None)
+                | Q(posted_on__isnull=False, posted_by__isnull=False),
             ),
         )
 
