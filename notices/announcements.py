@@ -36,7 +36,7 @@ def publish(
     `texts` maps a language to its `title` and `body`. Call it in the transaction of what is announced. Raises
     Incomplete.
     """
-    kept = {language: _text(language, texts.get(language, {})) for language in LANGUAGES}
+    kept = completed(texts)
     announcement, is_new = Announcement.objects.get_or_create(
         dedupe_key=key,
         defaults={
@@ -83,6 +83,11 @@ def on_the_site() -> QuerySet[Announcement]:
 def banner(*, seen: int, now: datetime) -> Announcement | None:
     """The newest announcement for the top of the pages that a visitor has not closed: `seen` is the last that he has."""
     return on_the_site().filter(banner_until__gt=now, pk__gt=seen).first()
+
+
+def completed(texts: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """The texts in every language of the site, tidied. Raises Incomplete."""
+    return {language: _text(language, texts.get(language, {})) for language in LANGUAGES}
 
 
 def seal_of(texts: Mapping[str, Mapping[str, str]]) -> str:

@@ -1,5 +1,6 @@
 """Turns the facts of a notice into words: in the recipient's language, at his time of day."""
 
+import functools
 import hashlib
 import re
 import zoneinfo
@@ -13,8 +14,8 @@ from django.template import Context, Engine, TemplateDoesNotExist
 from django.utils import timezone, translation
 
 from evidence.setwise import given
-from notices.kinds import Form
-from notices.models import Message, Notice
+from notices.kinds import KINDS, Form
+from notices.models import Broadcast, Message, Notice
 
 SUBJECT_LIMIT = 200
 BLANK_LINES = re.compile(r"\n\s*\n")
@@ -53,6 +54,8 @@ def write(
     Unwritable if there is no subject, no text or a subject that is too long; TemplateDoesNotExist, and ValueError
     for a fact of the wrong kind.
     """
+    if KINDS[kind].composed:
+        return _as_composed(facts["broadcast"], language, form)
     zone = zoneinfo.ZoneInfo(time_zone or settings.CONTRACT_TIME_ZONE)
     with translation.override(language), timezone.override(zone):
         subject = " ".join(_part(kind, "subject.txt", facts).split())
@@ -60,6 +63,21 @@ def write(
     if not subject or not body or len(subject) > SUBJECT_LIMIT:
         raise Unwritable(f"{kind} in {language}: subject {subject!r}, {len(body)} characters of text.")
     return Text(language, subject, body)
+
+
+def _as_composed(broadcast_id: int, language: str, form: Form) -> Text:
+    """What staff wrote themselves."""
+    said = _texts_of(broadcast_id)[language]
+    return Text(language, said["title"], said["body"] if form is Form.FULL else said["title"])
+
+
+@functools.lru_cache(maxsize=64)
+def _texts_of(broadcast_id: int) -> Mapping[str, Mapping[str, str]]:
+    # Written once, so that it can be remembered.
+    texts: Mapping[str, Mapping[str, str]] = Broadcast.objects.values_list("texts", flat=True).get(
+        pk=broadcast_id
+    )
+    return texts
 
 
 def keep(text: Text) -> Message:

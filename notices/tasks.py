@@ -1,11 +1,11 @@
-"""The job that empties the outbox. Beat starts it every second; any number may run at once."""
+"""The jobs of the outbox. Beat starts them every few seconds; any number may run at once."""
 
 import time
 
 from celery import shared_task
 from django.utils import timezone
 
-from notices import outbox
+from notices import broadcasts, outbox
 
 # After this many seconds the worker looks after other jobs; the next tick goes on.
 TURN = 20.0
@@ -16,4 +16,12 @@ def drain() -> None:
     """Hand over what is due, until nothing is or the turn is over."""
     ends = time.monotonic() + TURN
     while outbox.drain(now=timezone.now()) and time.monotonic() < ends:
+        pass
+
+
+@shared_task(name="notices.broadcast")
+def broadcast() -> None:
+    """Go on with the messages to many that are under way, until the turn is over."""
+    ends = time.monotonic() + TURN
+    while broadcasts.go_on(now=timezone.now()) and time.monotonic() < ends:
         pass

@@ -21,6 +21,7 @@ app.autodiscover_tasks()
 SCHEDULE = {
     "orders.sweep_all": 5.0,
     "notices.drain": 1.0,
+    "notices.broadcast": 5.0,
     "orders.refresh_estimates": 60.0,
     "orders.roll_up_queues": 30.0,
     "orders.seal_queues": 5.0,

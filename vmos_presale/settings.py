@@ -297,6 +297,8 @@ else:
     EMAIL_BACKEND = env.str("EMAIL_BACKEND", default=vars()["EMAIL_BACKEND"])
     ANYMAIL = env.json("ANYMAIL", default={})
 EMAIL_TIMEOUT = 15
+# To so many customers one member of staff may write alone; to more, another one has to approve it.
+BROADCAST_ALONE: int = env.int("BROADCAST_ALONE", default=100)
 # How many mails may leave in a second, all workers together.
 EMAIL_PER_SECOND = env.float("EMAIL_PER_SECOND", default=50.0)
 
