@@ -28,7 +28,8 @@ def translators() -> list[Path]:
         path
         for app in APPS
         for path in (PROJECT / app).rglob("*.py")
-        if "tests" not in path.parts and (path.stem in TRANSLATORS or set(path.parts) & set(TRANSLATORS))
+        if "tests" not in path.parts
+        and (path.stem.split("_")[0] in TRANSLATORS or set(path.parts) & set(TRANSLATORS))
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from django.test import Client
 from pytest_django import Settings
 
+from accounts.models import User
 from notices.channels.emulators.app import AppServer
 from notices.channels.emulators.push import PushService
 from notices.channels.emulators.running import KEY, SHORT_BACKOFF, RunningCarrier, running
@@ -20,6 +21,8 @@ from notices.channels.emulators.wechat import WechatAccount
 from notices.channels.protocol import Outgoing
 from notices.channels.push import public_key
 from notices.kinds import PAYMENT_RECEIVED
+from notices.models import ContactPoint
+from notices.tests.samples import NOW
 
 SUBJECT = "Payment received for order VP-7K2M"
 VAPID_KEY = "q1dXpw3UpT5VOmu_cf_v6ih07Aems3njxI-JWgLcM94"
@@ -47,6 +50,13 @@ def outgoing(address: str, **fields: Any) -> Outgoing:
             **fields,
         }
     )
+
+
+def proved_phone(owner: User, number: str = "+85251234567") -> ContactPoint:
+    point: ContactPoint = ContactPoint.objects.create(
+        customer=owner, channel="sms", address=number, created_at=NOW, verified_at=NOW
+    )
+    return point
 
 
 # --- emulators ---------------------------------------------------------------------------------------

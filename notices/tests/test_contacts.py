@@ -16,7 +16,7 @@ from notices.contacts import NotAnAddress, PostalAddress, TooMany, Unknown, Used
 from notices.kinds import CONTACT_CODE, CONTACT_TEST, SECURITY
 from notices.models import ContactPoint, Delivery, DeliveryState, Message, Notice
 from notices.outbox import drain
-from notices.tests.carrying import running_push, running_twilio, subscribe
+from notices.tests.carrying import proved_phone, running_push, running_twilio, subscribe
 from notices.tests.samples import NOW, customer, told
 
 pytestmark = [pytest.mark.clause("VIII"), pytest.mark.django_db]
@@ -28,13 +28,6 @@ MINUTE = timedelta(minutes=1)
 @pytest.fixture
 def ada() -> User:
     return customer()
-
-
-def proved_phone(owner: User, number: str = NUMBER) -> ContactPoint:
-    point: ContactPoint = ContactPoint.objects.create(
-        customer=owner, channel="sms", address=number, created_at=NOW, verified_at=NOW
-    )
-    return point
 
 
 def device(
