@@ -44,7 +44,7 @@ class ReadOnly:
 class DeskAdmin(ModelAdmin):  # type: ignore[misc]
     """What every list and page of the admin has in common: no deletion, and pages that ask."""
 
-    actions = None
+    actions: tuple[str, ...] | None = None
     list_per_page = 50
     # Counting a million rows again to say "of 1,000,000" helps nobody.
     show_full_result_count = False

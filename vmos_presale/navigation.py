@@ -84,7 +84,11 @@ SECTIONS: tuple[tuple[str | Promise, tuple[Page, ...]], ...] = (
         _("Notices"),
         (
             Page("notices_notice", _("Notices"), "campaign"),
+            Page("notices_channelpace", _("Outbox"), "speed"),
             Page("notices_delivery", _("Deliveries"), "outgoing_mail"),
+            Page("notices_letterbatch", _("Letters"), "local_post_office"),
+            Page("notices_announcement", _("Announcements"), "brand_awareness"),
+            Page("notices_broadcast", _("Messages to many"), "forward_to_inbox"),
             Page("notices_message", _("Message texts"), "mail"),
             Page("notices_inboxmessage", _("Inbox messages"), "inbox"),
             Page("notices_contactpoint", _("Contact points"), "contacts"),

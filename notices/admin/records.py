@@ -1,16 +1,24 @@
 """What customers were told, over which channel, and the evidence of it."""
 
-from django.contrib import admin
+from collections.abc import Callable
+
+from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.forms import Form
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.template.loader import render_to_string
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from unfold.admin import ModelAdmin
 from unfold.datasets import BaseDataset
 
-from evidence.admin import RecordAdmin, RecordInline, choice_column, column
+from accounts.models import User
+from evidence.admin import RecordAdmin, RecordInline, button, choice_column, column, posted
+from notices.deliveries import cancel, resend
 from notices.models import (
     ContactPoint,
     Delivery,
@@ -118,7 +126,68 @@ class DeliveryAdmin(RecordAdmin):
     search_help_text = gettext_lazy("The address, the order's reference, or the provider's reference")
     ordering = ("-id",)
     inlines = (EventInline,)
+    actions_detail = ("send_again", "cancel")
+    actions = ("send_all_again",)
     state_label = choice_column("state", gettext_lazy("state"), STATE_COLOURS)
+
+    def offers(self, record: Delivery, button: str) -> bool:
+        if button == "cancel":
+            return record.state == DeliveryState.QUEUED
+        return record.state in (DeliveryState.DEAD, DeliveryState.UNCERTAIN)
+
+    @button(gettext_lazy("Send again"), icon="send")
+    def send_again(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        delivery: Delivery = self.record(request, object_id)
+        maybe = delivery.state == DeliveryState.UNCERTAIN
+        return self._ask_and_do(
+            request,
+            delivery,
+            title=_("Send it again?"),
+            intro=_("Nobody knows whether it arrived: it may come twice.")
+            if maybe
+            else _("It goes out with the same words. It was refused: %(problem)s")
+            % {"problem": delivery.problem},
+            button=_("Send again"),
+            verb=lambda: resend(delivery_ids=[delivery.pk], by=staff(request), now=timezone.now()),
+        )
+
+    @button(gettext_lazy("Cancel"), icon="cancel_schedule_send", is_danger=True)
+    def cancel(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        delivery: Delivery = self.record(request, object_id)
+        return self._ask_and_do(
+            request,
+            delivery,
+            title=_("Do not send it?"),
+            intro=_("It stays on record as cancelled by you."),
+            button=_("Do not send it"),
+            verb=lambda: cancel(delivery_ids=[delivery.pk], by=staff(request)),
+        )
+
+    @admin.action(description=gettext_lazy("Send again what was refused or is unknown"), permissions=["act"])
+    def send_all_again(self, request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
+        count = resend(
+            delivery_ids=chosen.values_list("pk", flat=True), by=staff(request), now=timezone.now()
+        )
+        messages.success(request, _("%(count)d are sent again.") % {"count": count})
+
+    def _ask_and_do(
+        self,
+        request: HttpRequest,
+        delivery: Delivery,
+        *,
+        title: str,
+        intro: str,
+        button: str,
+        verb: Callable[[], int],
+    ) -> HttpResponse:
+        form = Form(posted(request))
+        if form.is_valid():
+            if verb():
+                messages.success(request, _("Done: %(what)s") % {"what": button})
+            else:
+                messages.warning(request, _("It had changed meanwhile; nothing was done."))
+            return redirect(self.page_of(delivery))
+        return self.ask(request, title=title, intro=intro, form=form, button=button, record=delivery)
 
 
 @admin.register(DeliveryEvent)
@@ -201,3 +270,9 @@ class ContactPointAdmin(RecordAdmin):
         else:
             words, colour = gettext_lazy("to be proved"), "warning"
         return render_to_string("unfold/helpers/label.html", {"text": words, "type": colour})
+
+
+def staff(request: HttpRequest) -> User:
+    """Who is at the desk: nobody gets here without having logged in."""
+    assert isinstance(request.user, User)  # noqa: S101 (for the type checker)
+    return request.user
