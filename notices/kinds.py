@@ -1,10 +1,15 @@
 """The kinds of notice: what may be told, to whom, why, how urgently, and over which channels."""
 
 import enum
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
+
+# What a notice tells is made of these. No float: amounts are minor units, times and dates are ISO 8601.
+JSONValue: TypeAlias = "str | int | bool | Sequence[JSONValue] | Mapping[str, JSONValue] | None"
 
 
 class Form(enum.Enum):

@@ -8,7 +8,7 @@ import itertools
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
@@ -22,15 +22,12 @@ from notices.channels.in_site import InSite
 from notices.channels.protocol import Accepted, Channel, Outcome, Outgoing, Refused, Unavailable, Uncertain
 from notices.deliveries import Claimed
 from notices.expansion import expand
-from notices.kinds import KINDS, Kind
+from notices.kinds import KINDS, JSONValue, Kind
 from notices.links import signed
 from notices.models import ContactPoint, Message
 from notices.rendering import Text, keep, keep_all, write
 
 logger = logging.getLogger(__name__)
-
-# No float: amounts are minor units, times and dates are ISO 8601.
-JSONValue: TypeAlias = "str | int | bool | Sequence[JSONValue] | Mapping[str, JSONValue] | None"
 
 # What the time is: asked again at every step, for a worker may wait minutes for a slow server.
 Clock: TypeAlias = Callable[[], datetime]

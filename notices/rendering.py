@@ -16,6 +16,7 @@ from django.utils import timezone, translation
 from evidence.setwise import given
 from notices.kinds import KINDS, Form
 from notices.models import Broadcast, Message, Notice
+from notices.wordings import fill, wording_of
 
 SUBJECT_LIMIT = 200
 BLANK_LINES = re.compile(r"\n\s*\n")
@@ -58,8 +59,11 @@ def write(
         return _as_composed(facts["broadcast"], language, form)
     zone = zoneinfo.ZoneInfo(time_zone or settings.CONTRACT_TIME_ZONE)
     with translation.override(language), timezone.override(zone):
-        subject = " ".join(_part(kind, "subject.txt", facts).split())
-        body = BLANK_LINES.sub("\n\n", _body(kind, facts, form, subject)).strip()
+        own = wording_of(kind, language, form)
+        subject = fill(own.subject, facts) if own else _part(kind, "subject.txt", facts)
+        subject = " ".join(subject.split())
+        body = fill(own.body, facts) if own else _body(kind, facts, form, subject)
+        body = BLANK_LINES.sub("\n\n", body).strip()
     if not subject or not body or len(subject) > SUBJECT_LIMIT:
         raise Unwritable(f"{kind} in {language}: subject {subject!r}, {len(body)} characters of text.")
     return Text(language, subject, body)

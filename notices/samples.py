@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from notices.outbox import JSONValue
+from notices.kinds import JSONValue
 
 TOTAL: JSONValue = {"minor": 14970, "currency": "USD"}
 WINDOW: dict[str, JSONValue] = {

@@ -14,8 +14,8 @@ from django.utils.translation import gettext as _
 from evidence import chain
 from evidence.contract_time import contract_date, contract_midnight
 from notices import kinds
-from notices.kinds import Kind
-from notices.outbox import Draft, JSONValue, tell
+from notices.kinds import JSONValue, Kind
+from notices.outbox import Draft, tell
 from orders.models import (
     Case,
     CaseMessage,

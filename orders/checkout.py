@@ -18,7 +18,8 @@ from agreements.rights import right_of, withdrawal_ends
 from inventory.models import Fee, Plan, Term
 from inventory.money import Money
 from notices import kinds
-from notices.outbox import JSONValue, tell
+from notices.kinds import JSONValue
+from notices.outbox import tell
 from orders.guardians import Guardian, request_confirmation
 from orders.models import AttemptState, Order, OrderLine, OrderState, new_reference
 from orders.offers import Stock, stocks

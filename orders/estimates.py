@@ -19,8 +19,8 @@ from evidence.contract_time import contract_date, contract_midnight
 from inventory.models import BatchState, Plan, SupplyBatch
 from notices import kinds
 from notices.announcements import announce
-from notices.kinds import Kind
-from notices.outbox import Draft, JSONValue, tell
+from notices.kinds import JSONValue, Kind
+from notices.outbox import Draft, tell
 from orders.models import (
     Basis,
     Cause,

@@ -13,7 +13,8 @@ from django.db import transaction
 
 from inventory.money import Money
 from notices import kinds
-from notices.outbox import JSONValue, tell
+from notices.kinds import JSONValue
+from notices.outbox import tell
 from orders.documents import issue_credit_note, issue_invoice
 from orders.estimates import record_first_estimate
 from orders.gateways import gateway_named

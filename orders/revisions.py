@@ -11,7 +11,8 @@ from agreements.texts import best_text
 from evidence.contract_time import contract_date
 from notices import kinds
 from notices.announcements import announce
-from notices.outbox import Draft, JSONValue, tell
+from notices.kinds import JSONValue
+from notices.outbox import Draft, tell
 from orders.models import Allocation, LineState, Order, OrderLine, OrderState
 
 # Customers told in one transaction.

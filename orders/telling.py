@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from notices import kinds
-from notices.kinds import Kind
-from notices.outbox import Draft, JSONValue
+from notices.kinds import JSONValue, Kind
+from notices.outbox import Draft
 from orders.models import MoneyReturn, Order, Refund
 
 

@@ -89,6 +89,7 @@ SECTIONS: tuple[tuple[str | Promise, tuple[Page, ...]], ...] = (
             Page("notices_letterbatch", _("Letters"), "local_post_office"),
             Page("notices_announcement", _("Announcements"), "brand_awareness"),
             Page("notices_broadcast", _("Messages to many"), "forward_to_inbox"),
+            Page("notices_wording", _("Wordings"), "edit_note"),
             Page("notices_message", _("Message texts"), "mail"),
             Page("notices_inboxmessage", _("Inbox messages"), "inbox"),
             Page("notices_contactpoint", _("Contact points"), "contacts"),

@@ -16,14 +16,17 @@ from notices.kinds import (
     KINDS,
     ORDER_EXPIRED,
     PAYMENT_RECEIVED,
+    JSONValue,
     Kind,
 )
 from notices.models import Message, Notice
-from notices.outbox import JSONValue
 from notices.rendering import Text, Unwritable, keep, render
 from notices.samples import FACTS, NO_WINDOW, WINDOW
 from notices.templatetags.notice_format import day, moment, money
 from notices.tests.samples import SAMPLES
+
+# Staff may have given words of their own, which is looked up.
+pytestmark = pytest.mark.django_db
 
 LANGUAGES = [code for code, _ in django_settings.LANGUAGES]
 
@@ -141,7 +144,6 @@ def test_a_guardian_is_asked_also_by_a_buyer_whose_name_is_very_long(language: s
     assert buyer in text.body
 
 
-@pytest.mark.django_db
 def test_the_same_words_are_kept_once() -> None:
     text = Text("en", "Subject", "Body")
     assert keep(text) == keep(Text("en", "Subject", "Body"))

@@ -1,0 +1,121 @@
+"""Staff's own words: they replace the shipped ones, fit every shape of the facts, and run no code."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from notices import wordings
+from notices.kinds import PAYMENT_RECEIVED, Form
+from notices.rendering import render
+from notices.samples import FACTS
+from notices.tests.samples import NOW, customer, told
+from notices.wordings import NotSafe, change, check
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.clause("VIII")]
+
+SUBJECT = "Thanks for {{ reference }}"
+BODY = "{{ total|money }} came in.{% if paid_at %} That was {{ paid_at|moment }}.{% endif %}"
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> Iterator[None]:
+    """What is remembered is that of another test's database."""
+    wordings._all.cache_clear()
+    yield
+    wordings._all.cache_clear()
+
+
+def reworded(*, body: str = BODY, language: str = "en", form: Form = Form.FULL) -> None:
+    change(
+        kind=PAYMENT_RECEIVED.slug,
+        language=language,
+        form=form,
+        subject=SUBJECT if body else "",
+        body=body,
+        by=customer("staff@example.com"),
+        now=NOW,
+    )
+    wordings._all.cache_clear()
+
+
+def test_a_notice_is_written_in_staffs_words_and_again_in_the_shipped_ones() -> None:
+    notice = told(customer())
+    shipped = render(notice)
+    reworded()
+    text = render(notice)
+    assert (text.subject, text.body) == (
+        "Thanks for VP-7K2M",
+        "$149.70 came in. That was Nov. 23, 2026, 12:21 p.m. (HKT).",
+    )
+    change(
+        kind=PAYMENT_RECEIVED.slug,
+        language="en",
+        form=Form.FULL,
+        subject="",
+        body="",
+        by=customer("other@example.com"),
+        now=NOW,
+    )
+    wordings._all.cache_clear()
+    assert render(notice) == shipped
+
+
+def test_they_count_for_their_language_and_form_only() -> None:
+    reworded()
+    assert (
+        render(told(customer("lin@example.com", language="zh-hans"), key="zh")).subject
+        != "Thanks for VP-7K2M"
+    )
+    assert (
+        render(told(customer("ben@example.com"), key="short"), form=Form.SHORT).subject
+        != "Thanks for VP-7K2M"
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{% load static %}",
+        "{% include 'notices/window.txt' %}",
+        "{% extends 'base.html' %}",
+        "{% for a in facts %}{{ a }}{% endfor %}",
+        "{% debug %}",
+        "{% now 'Y' %}",
+        "{% url 'admin:index' %}",
+        "{% csrf_token %}",
+        "{{ reference.__class__ }}",
+        "{{ reference|safe }}",
+        "{{ reference|add:'x' }}",
+        "{% if reference|length %}x{% endif %}",
+        "{% if %}",
+        "{{ reference",
+        "{% %}",
+    ],
+)
+def test_nothing_that_could_do_more_than_name_facts_is_let_in(body: str) -> None:
+    try:
+        written = check(kind=PAYMENT_RECEIVED.slug, subject="x", body=f"{body} words")
+    except NotSafe:
+        return
+    # What is no tag at all is plain text.
+    assert written == [("x", "{{ reference words")]
+
+
+def test_a_fact_that_is_not_always_there_is_refused_by_name() -> None:
+    with pytest.raises(NotSafe, match="refund"):
+        check(kind=PAYMENT_RECEIVED.slug, subject="x", body="About {{ refund }}.")
+
+
+def test_words_of_which_nothing_would_be_left_for_some_notices_are_refused() -> None:
+    with pytest.raises(NotSafe, match="nothing would be left"):
+        check(kind="refund-paid", subject="x", body="{% if means %}By {{ means }}.{% endif %}")
+
+
+def test_every_sample_is_shown() -> None:
+    written = check(kind="refund-paid", subject="{{ refund }}", body="{{ amount|money }}")
+    assert len(written) == len(FACTS["refund-paid"])
+
+
+def test_kinds_that_staff_write_for_each_message_have_no_wording() -> None:
+    with pytest.raises(NotSafe):
+        check(kind="news", subject="x", body="y")
