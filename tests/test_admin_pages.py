@@ -1,7 +1,7 @@
 """Every list and page of the admin: it opens, is read-only where it must be, and costs the same for many rows."""
 
 import hashlib
-from datetime import timedelta
+from datetime import time, timedelta
 
 import pytest
 from allauth.account.models import EmailAddress
@@ -38,14 +38,22 @@ from evidence.models import AppendOnly, WriteOnce
 from inventory.models import Fee, FeeSchedule, Plan, Quarantine, Term
 from notices import kinds
 from notices.models import (
+    Announcement,
+    Broadcast,
+    ChannelPace,
     ContactPoint,
     Delivery,
     DeliveryEvent,
     DeliveryState,
     DeliveryStep,
     InboxMessage,
+    Letter,
+    LetterBatch,
     Message,
     Notice,
+    Preference,
+    QuietHours,
+    Wording,
 )
 from orders.cases import open_case
 from orders.models import (
@@ -82,6 +90,9 @@ REGISTERED = sorted(admin.site._registry, key=lambda model: model._meta.label)
 # What a member of staff edits in place; everything else changes through a verb.
 EDITED_IN_PLACE = {"inventory.Plan", "accounts.User", "auth.Group", "agreements.Draft"}
 ADDED_ON_A_PAGE = {
+    "notices.Announcement",
+    "notices.Broadcast",
+    "notices.Wording",
     "inventory.SupplyBatch",
     "inventory.FeeSchedule",
     "inventory.OversellDecision",
@@ -318,6 +329,29 @@ def make_everything(number: int) -> None:
         details={"auth": "do not show"},
         created_at=NOW,
     )
+    words = {language: {"title": "Title", "body": "Words."} for language in ("en", "zh-hans", "zh-hant")}
+    Announcement.objects.create(
+        kind="news", texts=words, sha256="x", published_at=NOW, dedupe_key=f"announcement-{number}"
+    )
+    Broadcast.objects.create(
+        kind="news", texts=words, composed_by=staff, composed_at=NOW, recipients=9, needs_approval=True
+    )
+    ChannelPace.objects.create(channel=f"channel-{number}")
+    Preference.objects.create(
+        customer=customer, kind="news", channel="email", is_wanted=False, changed_at=NOW
+    )
+    QuietHours.objects.create(customer=customer, begin_at=time(22), end_at=time(7))
+    Wording.objects.create(
+        kind="allocated",
+        language="en",
+        form="full",
+        subject="Here",
+        body="Yours.",
+        written_by=staff,
+        written_at=NOW,
+    )
+    batch_of_letters = LetterBatch.objects.create(pdf=b"%PDF", sha256="x", printed_at=NOW, printed_by=staff)
+    Letter.objects.create(delivery=delivery, batch=batch_of_letters, attempt=1)
     Group.objects.create(name=f"Group {number}")
     EmailAddress.objects.create(user=customer, email=customer.email, verified=True, primary=True)
     Authenticator.objects.create(user=staff, type=Authenticator.Type.TOTP, data={"secret": "do not show"})

@@ -62,9 +62,8 @@ class WordsForm(forms.Form):
         }
 
     def seal(self) -> str:
-        """Of all that was filled in but the seal itself."""
-        said = {name: str(value) for name, value in self.cleaned_data.items() if name != "seen"}
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+        """Of all that was filled in: what is published is what the preview has shown."""
+        return seal_of_fields(self.cleaned_data)
 
     def is_confirmed(self) -> bool:
         """Whether just this was shown in the preview before."""
@@ -78,6 +77,12 @@ class WordsForm(forms.Form):
 
     def preview(self) -> list[tuple[str, Mapping[str, str]]]:
         return list(self.texts().items())
+
+
+def seal_of_fields(said: Mapping[str, Any]) -> str:
+    """The sha256 of what a form says, but for the field that keeps it."""
+    plain = {name: str(value) for name, value in said.items() if name != "seen"}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 class AnnounceForm(WordsForm):

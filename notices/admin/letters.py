@@ -2,6 +2,7 @@
 
 from django import forms
 from django.contrib import admin, messages
+from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
@@ -54,9 +55,14 @@ class LetterBatchAdmin(RecordAdmin):
     def number(self, batch: LetterBatch) -> str:
         return str(batch)
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[LetterBatch]:
+        batches: QuerySet[LetterBatch] = super().get_queryset(request)
+        return batches.defer("pdf").annotate(sheets=Count("letters"))
+
     @column(gettext_lazy("letters"))
     def count(self, batch: LetterBatch) -> int:
-        return batch.letters.count()
+        sheets: int = batch.sheets  # type: ignore[attr-defined]
+        return sheets
 
     @button(gettext_lazy("Print what is due"), icon="print")
     def print_letters(self, request: HttpRequest) -> HttpResponse:

@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from evidence.admin import RecordAdmin, posted
+from notices.admin.announcing import seal_of_fields
 from notices.admin.records import staff
 from notices.kinds import KINDS, Form
 from notices.models import Wording
@@ -49,9 +50,9 @@ class WordingForm(forms.Form):
     )
     seen = forms.CharField(required=False, widget=forms.HiddenInput)
 
-    def said(self) -> str:
-        """All that was filled in, as one."""
-        return "\0".join(str(value) for name, value in self.cleaned_data.items() if name != "seen")
+    def seal(self) -> str:
+        """Of all that was filled in: what is used is what the preview has shown."""
+        return seal_of_fields(self.cleaned_data)
 
 
 @admin.register(Wording)
@@ -78,7 +79,7 @@ class WordingAdmin(RecordAdmin):
                     preview = [
                         (said["language"], {"title": subject, "body": body}) for subject, body in samples
                     ]
-                if said["seen"] == form.said() or not preview:
+                if said["seen"] == form.seal() or not preview:
                     wording = change(
                         kind=said["kind"],
                         language=said["language"],
@@ -94,7 +95,7 @@ class WordingAdmin(RecordAdmin):
             except NotSafe as refused:
                 form.add_error(None, str(refused))
             else:
-                form = WordingForm({**{name: form.data.get(name) for name in form.data}, "seen": form.said()})
+                form = WordingForm({**{name: form.data.get(name) for name in form.data}, "seen": form.seal()})
         return self.ask(
             request,
             title=_("Other words for a notice"),

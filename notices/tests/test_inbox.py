@@ -120,12 +120,12 @@ def test_the_inbox_has_pages(hers: Client, ada: User) -> None:
 def test_the_inbox_asks_as_much_for_twenty_messages_as_for_one(
     hers: Client, ada: User, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
-    # Session, user, count, page, newest, unread.
+    # Session, user, count, page, newest, unread, revisions, announcement.
     messages_for(ada, 1)
-    with django_assert_num_queries(7):
+    with django_assert_num_queries(8):
         hers.get(INBOX)
     messages_for(ada, 20)
-    with django_assert_num_queries(7):
+    with django_assert_num_queries(8):
         hers.get(INBOX)
 
 

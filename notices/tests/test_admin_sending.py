@@ -1,0 +1,184 @@
+"""The desks of notices: the outbox at a glance, and what staff do about it."""
+
+from datetime import timedelta
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+from pytest_django import Settings
+
+from accounts.models import User
+from notices.channels import CHANNELS
+from notices.channels.protocol import Refused, Unavailable
+from notices.dashboard import standings
+from notices.models import Announcement, ChannelPace, Delivery, LetterBatch, Wording
+from notices.outbox import drain
+from notices.tests.samples import NOW, Outside, customer, told
+from notices.tests.test_letters import letter, writes_to
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.clause("VIII")]
+
+
+@pytest.fixture
+def staff() -> User:
+    return User.objects.create_superuser("staff@example.com")
+
+
+@pytest.fixture
+def desk(client: Client, staff: User) -> Client:
+    client.force_login(staff)
+    return client
+
+
+def mail() -> Delivery:
+    delivery: Delivery = Delivery.objects.get(channel="email")
+    return delivery
+
+
+# --- the outbox ----------------------------------------------------------------------------------------
+
+
+def test_the_outbox_says_of_each_channel_what_waits_and_what_became_of_the_last_hour(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(CHANNELS, "email", Outside(Unavailable("busy"), Refused("no such mailbox")))
+    for number in range(3):
+        told(customer(f"c{number}@example.com"), key=f"key-{number}")
+    drain(now=NOW)
+    [by_mail] = [
+        standing for standing in standings(now=NOW + timedelta(minutes=1)) if standing.slug == "email"
+    ]
+    assert (by_mail.waiting, by_mail.dead, by_mail.sent_lately, by_mail.failed_lately) == (1, 1, 1, 2)
+    assert (by_mail.failure_rate, by_mail.is_broken) == (67, False)
+    assert [standing.slug for standing in standings(now=NOW)] == list(CHANNELS)
+
+
+def test_staff_pause_a_channel_and_let_it_go_on(desk: Client, staff: User) -> None:
+    outbox = reverse("admin:notices_channelpace_changelist")
+    assert "running" in desk.get(outbox).text
+    asked = reverse("admin:notices_channelpace_pause", args=["email"])
+    assert "Pause the channel Email?" in desk.get(asked).text
+    assert ChannelPace.objects.count() == 0
+
+    desk.post(asked)
+    assert ChannelPace.objects.get().paused_by == staff
+    assert "paused" in desk.get(outbox).text
+    desk.post(reverse("admin:notices_channelpace_resume", args=["email"]))
+    assert ChannelPace.objects.get().paused_at is None
+
+
+def test_who_may_only_look_cannot_pause(client: Client) -> None:
+    looker = customer("looker@example.com")
+    User.objects.filter(pk=looker.pk).update(is_staff=True)
+    client.force_login(looker)
+    client.post(reverse("admin:notices_channelpace_pause", args=["email"]))
+    assert ChannelPace.objects.count() == 0
+
+
+def test_staff_send_again_what_was_refused(desk: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CHANNELS, "email", Outside(Refused("550 unknown")))
+    told(customer())
+    drain(now=NOW)
+    address = reverse("admin:notices_delivery_send_again", args=[mail().pk])
+    assert "550 unknown" in desk.get(address).text
+    desk.post(address)
+    assert mail().state == "queued"
+    assert "staff@example.com" in mail().events.get(step="resent").detail
+
+
+def test_staff_cancel_what_waits_or_send_many_again(desk: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CHANNELS, "email", Outside(Unavailable("busy")))
+    told(customer())
+    drain(now=NOW)
+    desk.post(reverse("admin:notices_delivery_cancel", args=[mail().pk]))
+    assert mail().state == "cancelled"
+    Delivery.objects.filter(pk=mail().pk).update(state="dead")
+    desk.post(
+        reverse("admin:notices_delivery_changelist"),
+        {"action": "send_all_again", "_selected_action": [mail().pk]},
+    )
+    assert mail().state == "queued"
+
+
+# --- announcements and words ---------------------------------------------------------------------------
+
+WORDS = {
+    f"{part}_{language}": f"{part} in {language}"
+    for part in ("title", "body")
+    for language in ("en", "zh-hans", "zh-hant")
+}
+
+
+def test_an_announcement_is_looked_at_before_it_is_published(desk: Client, staff: User) -> None:
+    address = reverse("admin:notices_announcement_add")
+    data = {"kind": "service-changed", "banner_days": "3", **WORDS}
+    preview = desk.post(address, data)
+    assert "body in zh-hant" in preview.text
+    assert not Announcement.objects.exists()
+    seen = preview.context["form"].data["seen"]
+
+    # What was changed after the preview is shown again first.
+    desk.post(address, {**data, "title_en": "another title", "seen": seen})
+    assert not Announcement.objects.exists()
+    desk.post(address, {**data, "seen": seen})
+
+    [announced] = Announcement.objects.all()
+    assert (announced.published_by, announced.texts["zh-hans"]["title"]) == (staff, "title in zh-hans")
+    assert announced.banner_until == announced.published_at + timedelta(days=3)
+    desk.post(reverse("admin:notices_announcement_take_down", args=[announced.pk]))
+    announced.refresh_from_db()
+    assert announced.withdrawn_at
+
+
+def test_an_announcement_lacks_no_language(desk: Client) -> None:
+    address = reverse("admin:notices_announcement_add")
+    refused = desk.post(address, {"kind": "news", "banner_days": "0", **WORDS, "body_zh-hant": ""})
+    assert "This field is required." in refused.text
+
+
+def test_other_words_are_looked_at_with_samples_and_then_used(desk: Client) -> None:
+    address = reverse("admin:notices_wording_add")
+    data = {
+        "kind": "payment-received",
+        "language": "en",
+        "form": "full",
+        "subject": "Thanks",
+        "body": "{{ total|money }}!",
+    }
+    preview = desk.post(address, data)
+    assert "$149.70!" in preview.text
+    assert not Wording.objects.exists()
+    assert "is not let in" in desk.post(address, {**data, "body": "{% load static %}"}).text
+    desk.post(address, {**data, "seen": preview.context["form"].data["seen"]})
+    assert Wording.objects.get().body == "{{ total|money }}!"
+
+
+# --- letters -------------------------------------------------------------------------------------------
+
+
+def test_staff_print_what_is_due_download_it_and_say_when_it_was_posted(
+    desk: Client, staff: User, settings: Settings
+) -> None:
+    settings.SELLER_ADDRESS = "1 Harbour Road"
+    ada = customer()
+    writes_to(ada)
+    delivery = letter(ada)
+    address = reverse("admin:notices_letterbatch_print_letters")
+    assert "1 letters are due." in desk.get(address).text
+    desk.post(address)
+    [batch] = LetterBatch.objects.all()
+    assert batch.printed_by == staff
+
+    downloads = [desk.get(reverse("admin:notices_letterbatch_download", args=[batch.pk])) for _ in range(2)]
+    assert downloads[0].content == downloads[1].content == bytes(batch.pdf)
+    today = timezone.localdate(timezone=timezone.get_fixed_timezone(8 * 60))
+    desk.post(
+        reverse("admin:notices_letterbatch_say_posted", args=[batch.pk]),
+        {"posted_on": today.isoformat(), "receipt": "RR1"},
+    )
+    delivery.refresh_from_db()
+    assert (delivery.state, delivery.provider_reference) == ("sent", "RR1")
+    sheet = batch.letters.get()
+    desk.post(reverse("admin:notices_letter_say_returned", args=[sheet.pk]), {"reason": "moved"})
+    assert delivery.events.filter(step="returned", detail="moved").exists()
