@@ -9,7 +9,7 @@ from django.urls import reverse
 from accounts.models import User
 from notices.models import Notice
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.clause("4.1")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.clause("VIII")]
 
 
 @pytest.fixture
