@@ -1,4 +1,4 @@
-"""Hears what happens to accounts."""
+"""Hears what happens to accounts, and what becomes of mails."""
 
 from django.apps import AppConfig
 
@@ -7,5 +7,6 @@ class NoticesConfig(AppConfig):
     name = "notices"
 
     def ready(self) -> None:
-        # Its receivers connect when it is imported, which needs the models (Django loads this module before them).
+        # Their receivers connect when they are imported, which needs the models (loaded after this module).
         from notices import security  # noqa: F401
+        from notices.channels import tracking  # noqa: F401

@@ -25,5 +25,7 @@ urlpatterns = [
     path("push-worker.js", push_worker, name="push-worker"),
     path("", include("orders.urls")),
 ]
+if settings.EMAIL_BACKEND.startswith("anymail."):
+    urlpatterns.insert(0, path("messages/callbacks/email/", include("anymail.urls")))
 if settings.DEMO:
     urlpatterns.insert(0, path("demo/", include("vmos_presale.demo.urls")))
