@@ -278,7 +278,10 @@ def test_coins_seen_in_time_hold_the_order_and_count_from_when_they_were_seen(
     hand_on(chain, shop, door, now=seen_at)
     attempt.refresh_from_db()
     assert (attempt.state, attempt.confirming_since) == (AttemptState.CONFIRMING, seen_at)
-    assert "Your payment is being confirmed." in pay_page(door, order)
+    page = pay_page(door, order)
+    assert "Your payment is being confirmed." in page
+    # Nothing invites to pay a second time.
+    assert 'name="method"' not in page
 
     confirmed_at = order.pay_until + timedelta(hours=6)
     clock.move_to(confirmed_at)

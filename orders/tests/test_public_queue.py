@@ -159,7 +159,7 @@ def test_list_asks_the_same_number_of_queries_for_one_queue_and_for_five(
         seal_events(plan_id=plan.pk)
         publish_heads(now=NOW)
         if number in (0, 4):
-            with django_assert_num_queries(8):
+            with django_assert_num_queries(9):
                 client.get("/queue/")
 
 

@@ -468,5 +468,5 @@ def test_pages_ask_the_same_number_of_queries_for_one_case_and_for_five(
 
 
 # Session and user, unread messages, revisions, the rows and what they belong to, the agreement.
-LIST_QUERIES = 7
-CASE_QUERIES = 8
+LIST_QUERIES = 8
+CASE_QUERIES = 9

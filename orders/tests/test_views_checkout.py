@@ -445,10 +445,10 @@ def test_checkout_without_a_basket_leads_to_the_basket(client: Client) -> None:
 def test_checkout_asks_the_same_number_of_queries_whatever_is_in_the_basket(
     client: Client, fee: Fee, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
-    with django_assert_num_queries(23):
+    with django_assert_num_queries(24):
         client.get("/checkout/")
     put_into_basket(client, make_fee(fee.term.plan, days=90, minor=1_399), 2)
-    with django_assert_num_queries(23):
+    with django_assert_num_queries(24):
         client.get("/checkout/")
 
 
@@ -509,7 +509,7 @@ def test_pay_page_asks_the_same_number_of_queries_for_one_plan_and_for_three(
         [(make_fee(make_plan(name)), 1) for name in ("A", "B", "C")], customer=buyer, placed_at=NOW
     )
     for each in (order, larger):
-        with django_assert_num_queries(20):
+        with django_assert_num_queries(21):
             client.get(f"/orders/{each.reference}/pay/")
 
 

@@ -242,11 +242,11 @@ def test_phones_are_listed_with_the_days_left(
 def test_order_page_asks_one_more_query_for_each_waiting_line(
     client: Client, customer: User, waiting: Order, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
-    with django_assert_num_queries(27):
+    with django_assert_num_queries(28):
         client.get(f"/orders/{waiting.reference}/")
     fees = [make_fee(make_plan(f"Plan {number}")) for number in range(4)]
     larger = make_order([(fee, 1) for fee in fees], customer=customer, paid_at=NOW)
-    with django_assert_num_queries(30):
+    with django_assert_num_queries(31):
         client.get(f"/orders/{larger.reference}/")
 
 
@@ -257,11 +257,11 @@ def test_lists_ask_the_same_number_of_queries_for_one_order_and_for_five(
     fee: Fee,
     django_assert_num_queries: DjangoAssertNumQueries,
 ) -> None:
-    with django_assert_num_queries(8):
+    with django_assert_num_queries(9):
         client.get("/orders/")
     for _ in range(4):
         make_order([(fee, 1), (make_fee(fee.term.plan, days=90), 2)], customer=customer, paid_at=NOW)
-    with django_assert_num_queries(8):
+    with django_assert_num_queries(9):
         client.get("/orders/")
 
 

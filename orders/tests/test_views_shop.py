@@ -165,7 +165,7 @@ def test_shop_asks_the_same_number_of_queries_for_one_plan_and_for_ten(
         make_fee(plan)
         make_batch(plan)
         if number in (0, 9):
-            with django_assert_num_queries(16):
+            with django_assert_num_queries(17):
                 client.get("/")
 
 
