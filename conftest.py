@@ -20,6 +20,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="servers",
         help="what the browser tests run on: PostgreSQL and Redis, or SQLite and a folder",
     )
+    parser.addoption(
+        "--with-database",
+        action="store_true",
+        help="only tests that use a database: the others say the same on every kind of it",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--with-database"):
+        return
+    using, others = [], []
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        uses_one = item.get_closest_marker("django_db") or fixtures & {"db", "transactional_db", "live_server"}
+        (using if uses_one else others).append(item)
+    items[:] = using
+    config.hook.pytest_deselected(items=others)
 
 
 @pytest.fixture(autouse=True, scope="session")

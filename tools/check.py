@@ -86,7 +86,7 @@ def steps(*, var: Path, for_pytest: Sequence[str]) -> list[Step]:
         Step("postgresql", pytest_on_postgresql(*PARALLEL, "-m", "not browser")),
         # One browser at a time: it already shares the cores with the processes that it looks at.
         Step("browser", pytest_on_postgresql("-m", "browser")),
-        Step("embedded", pytest(*PARALLEL, "-m", "not postgres and not browser")),
+        Step("embedded", pytest(*PARALLEL, "--with-database", "-m", "not postgres and not browser")),
         # The main job; the other journeys look at the same pages on whatever services.
         Step("embedded-browser", pytest("--stack=embedded", "-m", "browser", "tests/test_journey.py")),
     ]

@@ -107,10 +107,10 @@ def test_pages_cost_the_same_whatever_is_published(
         write_edition(published, number=number, on=date(2026, 11, 20))
     publish_shipped_texts(now=NOW, folder=published)
 
-    # Two of them ask for what is announced on every page.
-    with django_assert_num_queries(5):
+    # Three of them ask for what is announced on every page.
+    with django_assert_num_queries(6):
         page(client, "/agreements/")
-    with django_assert_num_queries(7):
+    with django_assert_num_queries(8):
         page(client, "/agreements/prepayment/1/")
 
 

@@ -17,7 +17,7 @@ from notices.outbox import drain
 from notices.tests.samples import NOW, Outside, customer, told
 from notices.tests.test_letters import letter, writes_to
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.clause("VIII")]
+pytestmark = [pytest.mark.django_db, pytest.mark.clause("VIII")]
 
 
 @pytest.fixture

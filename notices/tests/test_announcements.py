@@ -12,7 +12,7 @@ from notices.announcements import Incomplete, banner, on_the_site, publish, seal
 from notices.kinds import FORCE_MAJEURE
 from notices.models import Announcement
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.clause("VIII")]
+pytestmark = [pytest.mark.django_db, pytest.mark.clause("VIII")]
 
 # In Hong Kong it is the next day.
 NOW = datetime(2026, 11, 23, 20, 30, tzinfo=UTC)

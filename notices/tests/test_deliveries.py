@@ -13,7 +13,7 @@ from notices.models import ContactPoint, Delivery, DeliveryEvent
 from notices.outbox import drain
 from notices.tests.samples import NOW, Outside, Phones, customer, told
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.clause("VIII")]
+pytestmark = [pytest.mark.django_db, pytest.mark.clause("VIII")]
 
 LATER = NOW + timedelta(hours=1)
 

@@ -17,7 +17,7 @@ from notices.models import Delivery
 from notices.outbox import drain
 from notices.tests.samples import Outside, customer, told
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.clause("VIII")]
+pytestmark = [pytest.mark.django_db, pytest.mark.clause("VIII")]
 
 # In Hong Kong it is the next day already.
 EVENING = datetime(2026, 11, 23, 20, 30, tzinfo=UTC)

@@ -17,7 +17,7 @@ from notices.models import ContactPoint, Delivery, Notice, Preference, QuietHour
 from notices.outbox import drain, tell
 from notices.tests.samples import NOW, Outside, Phones, customer, draft
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.clause("VIII")]
+pytestmark = [pytest.mark.django_db, pytest.mark.clause("VIII")]
 
 TOMORROW = NOW + timedelta(days=1)
 

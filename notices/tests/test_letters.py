@@ -15,7 +15,7 @@ from notices.models import ContactPoint, Delivery, LetterBatch, Preference
 from notices.outbox import drain
 from notices.tests.samples import customer, told
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.clause("VIII")]
+pytestmark = [pytest.mark.django_db, pytest.mark.clause("VIII")]
 
 # Half past twelve at noon of the 23rd in Hong Kong.
 NOW = datetime(2026, 11, 23, 4, 30, tzinfo=UTC)

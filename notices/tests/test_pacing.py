@@ -13,7 +13,7 @@ from notices.outbox import drain
 from notices.tests.samples import NOW, Outside, customer, told
 from tests.racing import failures, race
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.clause("VIII")]
+pytestmark = [pytest.mark.django_db, pytest.mark.clause("VIII")]
 
 SECOND = timedelta(seconds=1)
 
@@ -80,6 +80,7 @@ def test_a_slow_channel_sends_one_at_a_time_and_a_free_one_as_many_as_are_asked_
 
 
 @pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
 def test_workers_share_the_tokens_of_a_channel() -> None:
     channel = Paced()
 

@@ -24,7 +24,7 @@ from notices.preferences import (
 )
 from notices.tests.samples import NOW, customer
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.clause("VIII")]
+pytestmark = [pytest.mark.django_db, pytest.mark.clause("VIII")]
 
 PAGE = "/messages/preferences/"
 

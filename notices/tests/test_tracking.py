@@ -17,7 +17,7 @@ from notices.models import Delivery, Preference
 from notices.outbox import drain
 from notices.tests.samples import NOW, Outside, customer, told
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.clause("VIII")]
+pytestmark = [pytest.mark.django_db, pytest.mark.clause("VIII")]
 
 KEY = "a webhook signing key"
 MESSAGE_ID = "<20261123.1@mg.example.com>"

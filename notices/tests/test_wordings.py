@@ -11,7 +11,7 @@ from notices.samples import FACTS
 from notices.tests.samples import NOW, customer, told
 from notices.wordings import NotSafe, change, check
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.clause("VIII")]
+pytestmark = [pytest.mark.django_db, pytest.mark.clause("VIII")]
 
 SUBJECT = "Thanks for {{ reference }}"
 BODY = "{{ total|money }} came in.{% if paid_at %} That was {{ paid_at|moment }}.{% endif %}"

@@ -18,7 +18,7 @@ from notices.outbox import Draft, drain, tell
 from orders.models import OrderState
 from tests.builders import NOW, make_fee, make_line, make_order, make_plan, make_user
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.clause("VIII")]
+pytestmark = [pytest.mark.django_db, pytest.mark.clause("VIII")]
 
 TEXTS = {
     language: {"title": f"A storm ({language})", "body": f"We are closed ({language})."}

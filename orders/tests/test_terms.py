@@ -10,7 +10,7 @@ from orders.models import Allocation, OrderLine
 from orders.terms import tell_of_ends
 from tests.builders import NOW, make_devices, make_fee, make_line, make_plan
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.clause("5.1")]
+pytestmark = [pytest.mark.django_db, pytest.mark.clause("5.1")]
 
 
 def told() -> list[tuple[str, str, int]]:
