@@ -68,7 +68,9 @@ def test_a_revision_is_compared_asked_about_and_accepted_anew(new_person: NewPer
     expect(cleo.get_by_label("I am 18 or older")).to_be_checked()
 
     # 3. Told of it: on every page, and by a message that leads to it.
-    expect(cleo.locator(".banner")).to_contain_text("version 2 has been published")
+    expect(cleo.get_by_role("complementary", name="Announcements", exact=True)).to_contain_text(
+        "version 2 has been published"
+    )
     cleo.goto("/messages/")
     message = cleo.locator("main").get_by_text("version 2 has been published")
     reload_until_there(cleo, message)
