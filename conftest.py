@@ -33,7 +33,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     using, others = [], []
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
-        uses_one = item.get_closest_marker("django_db") or fixtures & {"db", "transactional_db", "live_server"}
+        uses_one = item.get_closest_marker("django_db") or fixtures & {
+            "db",
+            "transactional_db",
+            "live_server",
+        }
         (using if uses_one else others).append(item)
     items[:] = using
     config.hook.pytest_deselected(items=others)

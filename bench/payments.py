@@ -13,12 +13,11 @@ from typing import Any
 from bench.databases import Databases
 from bench.figures import Figure, interleaved, say
 
-RUNS = 3
-
 
 def figures(databases: Databases, *, is_small: bool) -> Iterator[Figure]:
     """Everything about payments, one figure after the other."""
     webhooks, orders, waiting, fetches = (800, 240, 2_000, 60) if is_small else (20_000, 4_000, 100_000, 500)
+    runs = 1 if is_small else 3
 
     def on_copy(database: str, step: str, **arguments: Any) -> Any:
         with databases.copy_of(database) as copy:
@@ -28,7 +27,7 @@ def figures(databases: Databases, *, is_small: bool) -> Iterator[Figure]:
     stored = 2_000 if is_small else 200_000
     databases.make("bench_inbox", "bench.payments_steps:fill_inbox", stored=stored)
     accepted, inserted = interleaved(
-        RUNS,
+        runs,
         lambda: on_copy("bench_inbox", "accept_webhooks", count=webhooks),
         lambda: on_copy("bench_inbox", "insert_webhooks", count=webhooks),
     )
@@ -40,7 +39,7 @@ def figures(databases: Databases, *, is_small: bool) -> Iterator[Figure]:
         written = str(Path(folder) / "written")
         on_copy("bench_unpaid", "record", path=written)
         applied, floor, unnumbered = interleaved(
-            RUNS,
+            runs,
             lambda: on_copy("bench_unpaid", "apply_snapshots"),
             lambda: on_copy("bench_unpaid", "write_floor", path=written),
             lambda: on_copy("bench_unpaid", "write_floor", path=written, without_chain_head=True),
