@@ -54,18 +54,13 @@ def figures(databases: Databases, *, is_small: bool) -> Iterator[Figure]:
         "wrong positions under concurrent writes", wrong["wrong"], 0, 0, f"of {wrong['asked']:,} asked"
     )
     say("payments")
-    seconds = 3.0 if is_small else 15.0
-    with_counts, without = interleaved(
-        runs,
-        lambda: _payments_per_second(databases, seconds),
-        lambda: _payments_per_second(databases, seconds, without_bookkeeping=True),
-    )
+    rates = on_copy("pay_with_and_without_counts", slices=4 if is_small else 16, size=24 if is_small else 200)
     yield Figure(
         "payments with / without the queue's counts",
-        with_counts / without,
+        rates["with"] / rates["without"],
         0.85,
         0.92,
-        f"{with_counts:,.0f}/s by {PAYERS} processes",
+        f"{rates['with']:,.0f}/s by {PAYERS} processes",
     )
     if not is_small:
         say("payments during a sweep")
@@ -86,20 +81,6 @@ def figures(databases: Databases, *, is_small: bool) -> Iterator[Figure]:
             1.05,
             f"{memory['units']:,} units, {memory['seconds']:,.0f} s",
         )
-
-
-def _payments_per_second(databases: Databases, seconds: float, *, without_bookkeeping: bool = False) -> float:
-    """What several processes complete together, as fast as they can."""
-    with databases.copy_of("bench_many") as copy:
-        attempts = databases.run(
-            "bench.queue_steps:prepare_payments",
-            copy,
-            count=PAYERS * 2_000,
-            without_bookkeeping=without_bookkeeping,
-            without_devices=True,
-        )
-        done = _pay(databases, copy, attempts, begins=time.time() + START_UP, seconds=seconds)
-    return sum(each["completed"] for each in done) / seconds
 
 
 def _payments_during_a_sweep(databases: Databases, *, seconds: float) -> tuple[int, int]:

@@ -5,6 +5,7 @@ import resource
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from statistics import median
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from django.db import connection, transaction
 from django.db.models import F, Sum
 
+from bench.together import WORKERS, together
 from inventory.models import Device, DeviceState, Plan
 from inventory.money import Money
 from orders import allocation
@@ -172,20 +174,41 @@ def wrong_positions(*, seconds: float) -> dict[str, int]:
     return {"asked": asked, "wrong": wrong}
 
 
-def prepare_payments(
-    *, count: int, without_bookkeeping: bool = False, without_devices: bool = False
-) -> list[int]:
+def prepare_payments(*, count: int, without_devices: bool = False) -> list[int]:
     """So many orders that wait to be paid; the ids of their payments."""
     plan = _plan()
     with connection.cursor() as cursor:
-        if without_bookkeeping:
-            cursor.execute("ALTER TABLE orders_orderline DISABLE TRIGGER orders_count_updated")
         if without_devices:
             # Where a queue waits, no device is free.
             Device.objects.filter(plan=plan, state=DeviceState.FREE).update(state=DeviceState.RETIRED)
         attempts = _unpaid(plan, count=count)
         cursor.execute("VACUUM ANALYZE")
     return attempts
+
+
+def pay_with_and_without_counts(*, slices: int, size: int) -> dict[str, float]:
+    """Payments per second of several processes, with the queue's counts and without.
+
+    Slices of `size` payments take turns on one database; the first, which warms up, does not count.
+    """
+    attempts = prepare_payments(count=(slices + 1) * size, without_devices=True)
+    rates: dict[bool, list[float]] = {True: [], False: []}
+    for number in range(slices + 1):
+        is_counted = number % 4 in (0, 3)
+        with connection.cursor() as cursor:
+            action = "ENABLE" if is_counted else "DISABLE"
+            cursor.execute(f"ALTER TABLE orders_orderline {action} TRIGGER orders_count_updated")
+        rates[is_counted].append(size / together(_payer(attempts[number * size : (number + 1) * size])))
+    return {"with": median(rates[True][1:]), "without": median(rates[False])}
+
+
+def _payer(attempts: list[int]) -> Callable[[int], None]:
+    def work(number: int) -> None:
+        dice = random.Random(number)
+        for attempt in attempts[number::WORKERS]:
+            _apply(attempt, dice)
+
+    return work
 
 
 def pay(*, attempts: list[int], begins: float, seconds: float, pace: float = 0.0) -> dict[str, int]:
