@@ -5,7 +5,7 @@ from collections.abc import Callable
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.forms import Form
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import redirect
 from django.template.loader import render_to_string
 from django.utils import timezone
@@ -19,6 +19,7 @@ from unfold.datasets import BaseDataset
 from accounts.models import User
 from evidence.admin import RecordAdmin, RecordInline, button, choice_column, column, posted
 from notices.deliveries import cancel, resend
+from notices.exporting import exported
 from notices.models import (
     ContactPoint,
     Delivery,
@@ -105,6 +106,13 @@ class NoticeAdmin(RecordAdmin):
     ordering = ("-id",)
     inlines = (DeliveryInline,)
     change_form_datasets = (EventsOfNotice,)
+    actions_detail = ("export_log",)
+
+    @button(gettext_lazy("Download the recipient's log"), icon="download", permission="view")
+    def export_log(self, request: HttpRequest, object_id: str) -> StreamingHttpResponse:
+        """Everything he was told, with the evidence of it: what he himself can download."""
+        notice: Notice = self.record(request, object_id)
+        return exported(notice.recipient_id, "csv")
 
 
 @admin.register(Delivery)

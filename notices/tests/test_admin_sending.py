@@ -101,6 +101,14 @@ def test_staff_cancel_what_waits_or_send_many_again(desk: Client, monkeypatch: p
     assert mail().state == "queued"
 
 
+def test_staff_download_what_a_customer_was_told(desk: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CHANNELS, "email", Outside())
+    notice = told(customer())
+    drain(now=NOW)
+    table = desk.get(reverse("admin:notices_notice_export_log", args=[notice.pk]))
+    assert "ada@example.com" in table.getvalue().decode("utf-8-sig")
+
+
 # --- announcements and words ---------------------------------------------------------------------------
 
 WORDS = {

@@ -10,6 +10,8 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminSelectWidget, UnfoldBooleanWidget
@@ -102,9 +104,14 @@ class BroadcastAdmin(RecordAdmin):
         return str(broadcast.texts[settings.LANGUAGE_CODE]["title"])
 
     @column(gettext_lazy("told"))
-    def progress(self, broadcast: Broadcast) -> str:
-        share = min(100, round(100 * broadcast.told / broadcast.recipients)) if broadcast.recipients else 0
-        return f"{broadcast.told:,} / {broadcast.recipients:,} ({share} %)"
+    def progress(self, broadcast: Broadcast) -> SafeString:
+        return format_html(
+            '<progress max="{}" value="{}"></progress> {} / {}',
+            broadcast.recipients,
+            min(broadcast.told, broadcast.recipients),
+            f"{broadcast.told:,}",
+            f"{broadcast.recipients:,}",
+        )
 
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
         if not self.has_add_permission(request):
