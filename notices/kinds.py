@@ -251,13 +251,9 @@ AGREEMENT_REVISED = Kind(
     urgency=Urgency.BULK,
 )
 QUESTION_ANSWERED = Kind("question-answered", _("Question answered"), clause="9.1", topic=Topic.PLATFORM)
+# Announced on the site ("on the relevant pages", 3.2): what is ordered keeps its fee.
 FEES_ANNOUNCED = Kind(
-    "fees-announced",
-    _("Fee schedule announced"),
-    clause="3.2",
-    topic=Topic.PLATFORM,
-    channels=FREE,
-    urgency=Urgency.BULK,
+    "fees-announced", _("Fee schedule announced"), clause="3.2", topic=Topic.PLATFORM, channels=()
 )
 SERVICE_CHANGED = Kind(
     "service-changed",

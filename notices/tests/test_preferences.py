@@ -69,6 +69,7 @@ def test_every_kind_that_comes_by_more_than_one_way_can_be_chosen_under_its_topi
         "order-placed",
         "guardian-asked",
         "plan-estimate",
+        "fees-announced",
         "contact-code",
         "contact-test",
     }
