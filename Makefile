@@ -19,7 +19,7 @@ help:
 	@echo "make lint       run only the checks that read the source"
 	@echo "make format     put the source into its standard form"
 	@echo "make messages   collect the translatable texts and compile their translations"
-	@echo "make bench      measure queues, payments, the outbox (25 minutes; SCALE=small: one or two)"
+	@echo "make bench      measure queues, payments, the outbox (25 minutes; SCALE=small: small queues, one)"
 	@echo "make lock       write the lock files anew; UPGRADE=--upgrade takes newer releases"
 	@echo "make clean      remove what the above have installed and cached; var/ stays"
 
