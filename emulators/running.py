@@ -1,5 +1,6 @@
 """An emulator within this process, for tests: see the `running_…` of each."""
 
+import ssl
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,8 @@ from emulators.server import Emulator
 
 # Retries of webhooks come fast enough to wait for.
 SHORT_BACKOFF = (0.05, 0.1, 0.2)
+# All of it is plain HTTP: a client that trusts nobody saves the 25 ms of reading the root certificates.
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class Running:
         return {"Authorization": f"Bearer {self.key}"}
 
     def _ask(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        with httpx.Client(trust_env=False, timeout=70) as client:
+        with httpx.Client(verify=NO_TLS, trust_env=False, timeout=70) as client:
             return client.request(
                 method, self.url + path, headers=self.credentials(), **arguments
             ).raise_for_status()
