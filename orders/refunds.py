@@ -34,7 +34,7 @@ from orders.models import (
     ReviewKind,
 )
 from orders.queue import fairness
-from orders.returns import left_in
+from orders.returns import left_in, resolve_failure
 from orders.reviews import settle
 from orders.telling import about_refund
 
@@ -135,7 +135,7 @@ def refund_shortfall(
 def settle_failed_refund(*, refund_id: int, entry_id: int, settled_by_id: int, now: datetime) -> Refund:
     """Note that a refund which the gateway refused was made at its own desk instead. No money moves.
 
-    The item that reported the desk's refund is resolved by it. Raises RefundRefused.
+    The items that reported the desk's refund and the failure are resolved by it. Raises RefundRefused.
     """
     with transaction.atomic(durable=True):
         refund = Refund.objects.get(pk=refund_id)
@@ -151,6 +151,8 @@ def settle_failed_refund(*, refund_id: int, entry_id: int, settled_by_id: int, n
             )
         tell([about_refund(order, refund, kinds.REFUND_PAID)], now=now)
         _resolve_external(entry, refund, by_id=settled_by_id, now=now)
+        said = f"It was made at the gateway's own desk, {entry.transaction_id}."
+        resolve_failure(refund, said, resolved_by_id=settled_by_id, now=now)
     refund.refresh_from_db()
     return refund
 

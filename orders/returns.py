@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, Sum
+from django.db.models import Exists, F, OuterRef, Q, Sum
 from django.utils.translation import gettext as _
 
 from evidence.contract_time import contract_date, contract_midnight
@@ -35,9 +35,10 @@ from orders.models import (
     RefundState,
     ReturnReason,
     ReturnState,
+    ReviewItem,
     ReviewKind,
 )
-from orders.reviews import open_review_item
+from orders.reviews import open_review_item, settle
 from orders.telling import about_refund, about_return
 
 logger = logging.getLogger(__name__)
@@ -168,6 +169,8 @@ def confirm_payout(*, payout_id: int, confirmed_by_id: int, now: datetime) -> Pa
         Payout.objects.filter(pk=payout.pk).update(
             is_confirmed=True, decided_by_id=confirmed_by_id, decided_at=now
         )
+        said = f"It was paid by {payout.means}, {payout.reference}."
+        resolve_failure(due, said, resolved_by_id=confirmed_by_id, now=now)
         if isinstance(due, Refund):
             Refund.objects.filter(pk=due.pk).update(state=RefundState.PAID, paid_at=sent_at, problem="")
             tell([about_refund(order, due, kinds.REFUND_PAID, means=payout.means)], now=now)
@@ -187,6 +190,20 @@ def reject_payout(*, payout_id: int, rejected_by_id: int, now: datetime) -> Payo
         )
     payout.refresh_from_db()
     return payout
+
+
+def resolve_failure(
+    due: Refund | MoneyReturn, resolution: str, *, resolved_by_id: int, now: datetime
+) -> None:
+    """Close what was reported of each time that the gateway refused, once the money has gone another way.
+
+    Runs in the transaction of what has paid it.
+    """
+    kind = ReviewKind.REFUND_FAILED if isinstance(due, Refund) else ReviewKind.RETURN_FAILED
+    of_a_try = Q()
+    for key in due.keys:
+        of_a_try |= Q(dedupe_key=f"{kind}:{key}") | Q(dedupe_key__startswith=f"{kind}:{key}:")
+    settle(ReviewItem.objects.filter(of_a_try), resolution, resolved_by_id=resolved_by_id, now=now)
 
 
 def report_closing_windows(*, now: datetime) -> int:

@@ -28,6 +28,7 @@ from orders.models import (
     RefundState,
     ReturnReason,
     ReviewItem,
+    ReviewKind,
 )
 from orders.queue import fairness, units_ahead, units_waiting
 from orders.refunds import (
@@ -38,7 +39,7 @@ from orders.refunds import (
     settle_failed_refund,
 )
 from orders.returns import give_back, left_in
-from orders.reviews import resolve_review_item
+from orders.reviews import open_review_item, resolve_review_item
 from tests.builders import (
     NOW,
     make_capture,
@@ -482,6 +483,9 @@ def test_goodwill_outside_takes_nothing_and_is_no_refund_of_units(line: OrderLin
 def test_refund_that_failed_is_paid_by_the_one_made_outside(line: OrderLine) -> None:
     refund = approve(request(line, units=2))
     Refund.objects.filter(pk=refund.pk).update(state=RefundState.FAILED, problem="No.")
+    open_review_item(
+        kind=ReviewKind.REFUND_FAILED, key=refund.key, order=line.order, detail="It was refused.", now=NOW
+    )
     wrong, entry = given_back_outside(line, minor=997), given_back_outside(line, minor=998)
     clerk = make_user(is_staff=True)
 

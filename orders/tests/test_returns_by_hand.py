@@ -155,6 +155,29 @@ def test_what_the_gateway_refused_is_paid_by_hand_by_two_people(
     assert note.contents["moved"]["rows"] == [["Nov. 23, 2026", "bank transfer", "SEPA-1", "$4.99"]]
 
 
+@pytest.mark.payment_case(41)
+def test_payout_closes_every_report_of_the_refusal_and_no_other(
+    order: Order, failed: Refund, clerk: User, second: User
+) -> None:
+    try_again(failed)
+    failed.refresh_from_db()
+    attempt, refused = order.attempts.get(), RefusedReturn(failed.key, "It is still closed.")
+    apply_snapshot(attempt_id=attempt.pk, snapshot=snapshot_of(attempt, refused_returns=(refused,)), now=NOW)
+    other = approved(order, clerk, second)
+    refused = RefusedReturn(other.reference, "So is this one.")
+    apply_snapshot(attempt_id=attempt.pk, snapshot=snapshot_of(attempt, refused_returns=(refused,)), now=NOW)
+    payout = recorded(failed, clerk)
+    assert ReviewItem.objects.filter(resolved_at=None).count() == 3
+
+    confirm_payout(payout_id=payout.pk, confirmed_by_id=second.pk, now=NOW)
+
+    assert ReviewItem.objects.get(resolved_at=None).detail.startswith(other.reference)
+    closed = ReviewItem.objects.exclude(resolved_at=None)
+    assert set(closed.values_list("resolution", "resolved_by", "resolved_at")) == {
+        ("It was paid by bank transfer, SEPA-1.", second.pk, NOW)
+    }
+
+
 def test_payout_is_decided_once(failed: Refund, clerk: User, second: User) -> None:
     payout = recorded(failed, clerk)
     confirm_payout(payout_id=payout.pk, confirmed_by_id=second.pk, now=NOW)
@@ -244,13 +267,17 @@ def test_money_that_belongs_to_no_sale_is_paid_by_hand_too(order: Order, clerk: 
     move = MoneyMoved("cap-2", order.total, NOW)
     apply_snapshot(attempt_id=attempt.pk, snapshot=snapshot_of(attempt, captures=(move,)), now=NOW)
     back = MoneyReturn.objects.get(reason=ReturnReason.DUPLICATE)
-    MoneyReturn.objects.filter(pk=back.pk).update(state=ReturnState.FAILED, problem="No.")
+    refused = (RefusedReturn(back.reference, "No."),)
+    apply_snapshot(attempt_id=attempt.pk, snapshot=snapshot_of(attempt, refused_returns=refused), now=NOW)
+    back.refresh_from_db()
+    assert back.state == ReturnState.FAILED
 
     confirm_payout(payout_id=recorded(back, clerk).pk, confirmed_by_id=second.pk, now=NOW)
 
     back.refresh_from_db()
     assert (back.state, back.paid_at, back.problem) == (ReturnState.PAID, NOW, "")
     assert booked()[-1] == ("by-hand", "refund", -998)
+    assert ReviewItem.objects.get(kind="return-failed").resolved_by == second
     # It was never invoiced.
     assert not Document.objects.filter(kind="credit-note").exists()
 
