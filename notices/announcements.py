@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
@@ -15,6 +16,8 @@ from notices.rendering import write
 
 LANGUAGES = tuple(code for code, _ in settings.LANGUAGES)
 TITLE_LIMIT = 200
+# Nobody sees them, and a feed that has one is no XML.
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 
 
 class Incomplete(Exception):
@@ -97,7 +100,8 @@ def seal_of(texts: Mapping[str, Mapping[str, str]]) -> str:
 
 
 def _text(language: str, said: Mapping[str, str]) -> dict[str, str]:
-    title, body = " ".join(said.get("title", "").split()), said.get("body", "").strip()
+    title = " ".join(CONTROL_CHARACTERS.sub("", said.get("title", "")).split())
+    body = "\n".join(CONTROL_CHARACTERS.sub("", said.get("body", "")).splitlines()).strip()
     if not title or not body or len(title) > TITLE_LIMIT:
         raise Incomplete(f"It has no title of at most {TITLE_LIMIT} characters and no text in {language}.")
     return {"title": title, "body": body}

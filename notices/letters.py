@@ -1,6 +1,7 @@
 """Regular mail: staff print what is due, post it, and say so. The day of posting is the sending date (VIII)."""
 
 import hashlib
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
@@ -20,6 +21,8 @@ from notices.channels.protocol import Accepted, Refused, Report
 from notices.deliveries import Attempt, Claimed
 from notices.models import ContactPoint, Delivery, DeliveryState, Letter, LetterBatch, Message
 from notices.rendering import keep, write
+
+logger = logging.getLogger(__name__)
 
 # Letters in one PDF: as many as one person folds in an hour.
 MOST = 200
@@ -50,23 +53,21 @@ class Sheet:
 def print_batch(*, by_id: int, now: datetime) -> LetterBatch:
     """Set the letters that are due in one PDF and keep it; they are not sent before `mark_posted`.
 
-    A letter that has characters no font of ours can print is refused, and reported to staff as any delivery that
-    cannot be made. Raises NothingToPrint.
+    A letter that has characters no font of ours can print, or no postal address, is refused, and reported to staff
+    as any delivery that cannot be made. Raises NothingToPrint.
     """
     channel = LetterChannel()
     with transaction.atomic(durable=True):
         attempts: list[tuple[Attempt, Sheet]] = []
         for delivery in deliveries.claim(channel=channel.slug, limit=MOST, now=now):
-            message = _words(delivery)
-            attempt = deliveries.begin(delivery, message=message, now=now)
+            message = _words(delivery, now=now)
+            attempt = deliveries.begin(delivery, message=message, now=now) if message else None
             if attempt is None:
                 continue
-            sheet = _sheet(delivery, message, now=now)
-            odd = unprintable("".join((sheet.subject, *sheet.body, *sheet.address)))
-            if odd:
-                deliveries.record(attempt, Refused(f"No font of ours can print: {odd}"), now=now)
-            else:
-                attempts.append((attempt, sheet))
+            try:
+                attempts.append((attempt, _sheet(delivery, attempt.message, now=now)))
+            except Refused as refused:
+                deliveries.record(attempt, refused, now=now)
         # It lies on a desk until it is posted: nobody may take that for silence.
         ids = [attempt.delivery_id for attempt, _sheet in attempts]
         Delivery.objects.filter(pk__in=ids).update(lease_until=None)
@@ -92,9 +93,9 @@ def mark_posted(*, batch_id: int, posted_on: date, receipt: str, by_id: int, now
         LetterBatch.objects.filter(pk=batch.pk).update(
             posted_on=posted_on, posted_by=by_id, receipt=receipt[:100]
         )
-        # In the middle of an earlier day: nobody noted the hour.
+        # In the middle of an earlier day: nobody noted the hour. But nothing is sent before it is printed.
         noon = datetime.combine(posted_on, time(12), tzinfo=contract_zone())
-        sent_at = now if posted_on == contract_date(now) else noon
+        sent_at = now if posted_on == contract_date(now) else max(noon, batch.printed_at)
         for letter in batch.letters.select_related("delivery__message"):
             delivery = letter.delivery
             if delivery.message:
@@ -114,18 +115,28 @@ def mark_returned(*, delivery_id: int, reason: str, now: datetime) -> bool:
     return deliveries.report(channel=LetterChannel.slug, told=told, now=now)
 
 
-def _words(delivery: Claimed) -> Message:
+def _words(delivery: Claimed, *, now: datetime) -> Message | None:
+    """Those of the first attempt, or new ones; None for a delivery that was put off because it has none."""
     if delivery.message_id:
         kept: Message = Message.objects.get(pk=delivery.message_id)
         return kept
-    facts: Mapping[str, object] = delivery.read_facts()
-    return keep(write(delivery.kind, facts, language=delivery.language, time_zone=delivery.time_zone))
+    try:
+        facts: Mapping[str, object] = delivery.read_facts()
+        text = write(delivery.kind, facts, language=delivery.language, time_zone=delivery.time_zone)
+    except Exception as mistake:  # whatever is wrong with one template or fact, the others are printed
+        logger.exception("Notice %s cannot be written.", delivery.notice_id)
+        deliveries.put_off(delivery, reason=f"It cannot be written: {mistake!r}", now=now)
+        return None
+    return keep(text)
 
 
 def _sheet(delivery: Claimed, message: Message, *, now: datetime) -> Sheet:
-    point = ContactPoint.objects.get(deliveries=delivery.id)
+    """Raises Refused for what cannot be printed, or has nowhere to go."""
+    point = ContactPoint.objects.filter(pk=delivery.contact_point_id).first()
+    if point is None:
+        raise Refused("It has no postal address.")
     with translation.override(message.language):
-        return Sheet(
+        sheet = Sheet(
             language=message.language,
             sender=" · ".join([settings.SELLER_NAME, *settings.SELLER_ADDRESS.splitlines()]),
             address=[
@@ -143,6 +154,9 @@ def _sheet(delivery: Claimed, message: Message, *, now: datetime) -> Sheet:
                 settings.SITE_URL,
             ],
         )
+    if odd := unprintable("".join((sheet.subject, *sheet.body, *sheet.address))):
+        raise Refused(f"No font of ours can print: {odd}")
+    return sheet
 
 
 def _kept(sheets: Iterable[Sheet], *, by_id: int, now: datetime) -> LetterBatch:

@@ -63,7 +63,8 @@ def write(
         subject = fill(own.subject, facts) if own else _part(kind, "subject.txt", facts)
         subject = " ".join(subject.split())
         body = fill(own.body, facts) if own else _body(kind, facts, form, subject)
-        body = BLANK_LINES.sub("\n\n", body).strip()
+        # What somebody typed into a form is among the facts, with line ends of its own.
+        body = BLANK_LINES.sub("\n\n", "\n".join(body.splitlines())).strip()
     if not subject or not body or len(subject) > SUBJECT_LIMIT:
         raise Unwritable(f"{kind} in {language}: subject {subject!r}, {len(body)} characters of text.")
     return Text(language, subject, body)

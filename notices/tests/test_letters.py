@@ -1,6 +1,7 @@
 """Letters: printed once, sent on the day they are posted, given up when they come back."""
 
 import io
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pypdf
@@ -9,11 +10,12 @@ from django.db import DatabaseError, transaction
 from pytest_django import Settings
 
 from accounts.models import User
+from notices.broadcasts import go_on, submit
 from notices.kinds import ALLOCATED, TERMINATED
 from notices.letters import NothingToPrint, NotPosted, mark_posted, mark_returned, print_batch
 from notices.models import ContactPoint, Delivery, LetterBatch, Preference
-from notices.outbox import drain
-from notices.tests.samples import customer, told
+from notices.outbox import drain, tell
+from notices.tests.samples import customer, draft, told
 
 pytestmark = [pytest.mark.django_db, pytest.mark.clause("VIII")]
 
@@ -181,3 +183,65 @@ def test_without_our_own_address_no_letter_is_made(settings: Settings, staff: Us
     drain(now=NOW)
     assert not Delivery.objects.filter(channel="letter").exists()
     assert "letter" in TERMINATED.channels
+
+
+def test_a_letter_that_cannot_be_written_keeps_no_other_from_being_printed(
+    staff: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    ada, lin = customer(), customer("lin@example.com")
+    writes_to(ada)
+    writes_to(lin)
+    with transaction.atomic():
+        tell([replace(draft(ada, kind=ALLOCATED, key="odd"), facts={"reference": "VP-7K2M"})], now=NOW)
+    plain = letter(lin, key="allocated:2")
+
+    batch = print_batch(by_id=staff.pk, now=NOW)
+
+    assert [each.delivery for each in batch.letters.all()] == [plain]
+    odd = Delivery.objects.get(channel="letter", notice__dedupe_key="odd")
+    assert (odd.state, odd.attempts, odd.due_at > NOW) == ("queued", 1, True)
+    assert "It cannot be written" in odd.problem
+    assert "cannot be written" in caplog.text
+
+
+def test_a_letter_to_an_address_that_was_replaced_in_between_goes_nowhere(staff: User) -> None:
+    ada, lin = customer(), customer("lin@example.com")
+    writes_to(ada)
+    writes_to(lin)
+    old = replace(draft(ada, key="old"), to_channel="letter", to_address="1 Old Street")
+    with transaction.atomic():
+        tell([old], now=NOW)
+    plain = letter(lin, key="allocated:2")
+
+    batch = print_batch(by_id=staff.pk, now=NOW)
+
+    assert [each.delivery for each in batch.letters.all()] == [plain]
+    refused = Delivery.objects.get(channel="letter", notice__dedupe_key="old")
+    assert (refused.state, refused.problem) == ("dead", "It has no postal address.")
+
+
+def test_nothing_counts_as_posted_before_it_was_printed(staff: User) -> None:
+    afternoon = NOW + timedelta(hours=4)
+    ada = customer()
+    writes_to(ada)
+    delivery = letter(ada)
+    batch = print_batch(by_id=staff.pk, now=afternoon)
+    tomorrow = NOW + timedelta(days=1)
+    mark_posted(batch_id=batch.pk, posted_on=TODAY, receipt="", by_id=staff.pk, now=tomorrow)
+    delivery.refresh_from_db()
+    assert delivery.sent_at == afternoon
+
+
+def test_what_staff_typed_into_a_form_keeps_its_paragraphs(staff: User) -> None:
+    ada = customer()
+    writes_to(ada)
+    said = {"title": "The end", "body": "It is over.\r\n\r\nWe are sorry,\r\nall of us.\v"}
+    texts = dict.fromkeys(("en", "zh-hans", "zh-hant"), said)
+    submit(kind=TERMINATED, segment={}, texts=texts, is_announced=False, by_id=staff.pk, now=NOW)
+    go_on(now=NOW)
+    drain(now=NOW)
+    [delivery] = Delivery.objects.filter(channel="letter", notice__recipient=ada)
+    print_batch(by_id=staff.pk, now=NOW)
+    delivery.refresh_from_db()
+    assert delivery.message
+    assert delivery.message.body == "It is over.\n\nWe are sorry,\nall of us."
