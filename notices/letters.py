@@ -132,7 +132,7 @@ def _words(delivery: Claimed, *, now: datetime) -> Message | None:
 
 def _sheet(delivery: Claimed, message: Message, *, now: datetime) -> Sheet:
     """Raises Refused for what cannot be printed, or has nowhere to go."""
-    point = ContactPoint.objects.filter(pk=delivery.contact_point_id).first()
+    point = ContactPoint.objects.filter(deliveries=delivery.id).first()
     if point is None:
         raise Refused("It has no postal address.")
     with translation.override(message.language):
