@@ -1,6 +1,7 @@
 """What can be checked about the texts and the acceptances of them (see `evidence.verification`)."""
 
 from collections.abc import Iterator
+from datetime import datetime
 
 from agreements.models import Acceptance, Text
 from agreements.publishing import digest
@@ -8,7 +9,7 @@ from evidence.verification import checks
 
 
 @checks("agreement texts")
-def texts() -> Iterator[str]:
+def texts(_now: datetime) -> Iterator[str]:
     """A text whose wording is not what its hash stands for."""
     for text in Text.objects.select_related("version").order_by("pk").iterator(50):
         if digest(text.body) != text.sha256:
@@ -16,7 +17,7 @@ def texts() -> Iterator[str]:
 
 
 @checks("acceptances")
-def acceptances() -> Iterator[str]:
+def acceptances(_now: datetime) -> Iterator[str]:
     """An acceptance of other words than those that are published."""
     known = dict(Text.objects.values_list("pk", "sha256"))
     accepted = Acceptance.objects.order_by("pk").values_list("pk", "text_id", "text_sha256")

@@ -6,7 +6,6 @@ from typing import Any
 
 from django.db.models import BigIntegerField, Count, Exists, F, Max, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce
-from django.utils import timezone
 
 from agreements.models import Acceptance, Role, Subject
 from agreements.models import Document as Agreement
@@ -33,14 +32,14 @@ from orders.reviews import open_review_item
 
 def report_broken_evidence(*, now: datetime) -> int:
     """Run every check and put each thing that is wrong before staff, once. Returns how many there are."""
-    wrong = [sentence for found in verify_evidence().findings.values() for sentence in found]
+    wrong = [sentence for found in verify_evidence(now=now).findings.values() for sentence in found]
     for sentence in wrong:
         open_review_item(kind=ReviewKind.EVIDENCE_BROKEN, key=sentence, order=None, detail=sentence, now=now)
     return len(wrong)
 
 
 @checks("orders without consent")
-def unaccepted_orders() -> Iterator[str]:
+def unaccepted_orders(_now: datetime) -> Iterator[str]:
     """An order that lacks an acceptance it cannot have been placed without (3.3, preamble)."""
     mine = Acceptance.objects.filter(order_reference=OuterRef("reference"), role=Role.BUYER)
     agreed = mine.filter(subject=Subject.AGREEMENT)
@@ -52,22 +51,22 @@ def unaccepted_orders() -> Iterator[str]:
 
 
 @checks("fairness ledger")
-def queues() -> Iterator[str]:
+def queues(now: datetime) -> Iterator[str]:
     """Whoever was served out of turn, and whatever the ledger and the tables tell differently (1.1, 3.3)."""
     for plan in Plan.objects.order_by("pk"):
-        yield from fairness.faults_of(plan, now=timezone.now())
+        yield from fairness.faults_of(plan, now=now)
 
 
 @checks("positions")
-def positions() -> Iterator[str]:
+def positions(_now: datetime) -> Iterator[str]:
     """Counts of units that are not what waits."""
     yield from segments.wrong_counts()
 
 
 @checks("promised updates")
-def broken_promises() -> Iterator[str]:
+def broken_promises(now: datetime) -> Iterator[str]:
     """Who waits, and did not hear by the day by which he was promised to (3.3)."""
-    yesterday = contract_date(timezone.now()) - timedelta(days=1)
+    yesterday = contract_date(now) - timedelta(days=1)
     newest = Estimate.objects.filter(line=OuterRef("line")).order_by("-number").values("pk")[:1]
     overdue = Estimate.objects.filter(
         line__state=LineState.WAITING, next_update_by__lt=yesterday, pk=Subquery(newest)
@@ -77,7 +76,7 @@ def broken_promises() -> Iterator[str]:
 
 
 @checks("guardians")
-def unconfirmed_minors() -> Iterator[str]:
+def unconfirmed_minors(_now: datetime) -> Iterator[str]:
     """A guardian's confirmation without the acceptances that it consists of."""
     confirmed = GuardianRequest.objects.filter(answer=GuardianAnswer.CONFIRMED)
     for request in confirmed.select_related("order").order_by("pk").iterator(500):
@@ -89,7 +88,7 @@ def unconfirmed_minors() -> Iterator[str]:
 
 
 @checks("numbers of documents")
-def gaps_in_numbers() -> Iterator[str]:
+def gaps_in_numbers(_now: datetime) -> Iterator[str]:
     """Invoices and credit notes that are missing between the first and the last of a year."""
     counted = Document.objects.values("kind", "year").annotate(last=Max("serial"), there=Count("pk"))
     for each in counted.order_by("kind", "year"):
@@ -99,7 +98,7 @@ def gaps_in_numbers() -> Iterator[str]:
 
 
 @checks("invoices")
-def orders_and_their_documents() -> Iterator[str]:
+def orders_and_their_documents(_now: datetime) -> Iterator[str]:
     """Orders that are paid without an invoice, and money that has left a sale without a credit note."""
     invoices = Document.objects.filter(kind=DocumentKind.INVOICE)
     for order in uninvoiced().order_by("pk").iterator(500):

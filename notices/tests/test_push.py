@@ -9,7 +9,7 @@ from pytest_django import Settings
 from notices.channels.emulators.running import RunningCarrier
 from notices.channels.protocol import Gone, Outgoing, Refused, Unavailable, Uncertain
 from notices.channels.push import LONGEST_PAYLOAD, Push, may_be_endpoint, payload
-from notices.kinds import ESTIMATE_CHANGED, FEES_ANNOUNCED, SECURITY
+from notices.kinds import AGREEMENT_REVISED, ESTIMATE_CHANGED, SECURITY
 from notices.tests.carrying import (
     SUBJECT,
     Scripted,
@@ -57,7 +57,7 @@ def test_what_cannot_wait_is_said_to_be_urgent_and_a_newer_estimate_takes_the_ol
         (ESTIMATE_CHANGED, "estimate:1"),
         (ESTIMATE_CHANGED, "estimate:1"),
         (ESTIMATE_CHANGED, "estimate:2"),
-        (FEES_ANNOUNCED, ""),
+        (AGREEMENT_REVISED, ""),
     ):
         Push().send(to_browser(subscription, kind=kind, thread=thread), now=NOW)
     found = [message["details"] for message in push_service.messages()]

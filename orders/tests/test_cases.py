@@ -527,7 +527,7 @@ def test_a_message_altered_behind_the_triggers_back_is_found(order: Order, staff
     with connection.cursor() as cursor:
         cursor.execute("UPDATE orders_casemessage SET body = 'No.' WHERE id = %s", [answer.pk])
     install_triggers(using="default")
-    findings = verify_evidence().findings
+    findings = verify_evidence(now=NOW).findings
     assert findings["triggers"] == ()
     assert findings["chains"] == (f"orders.CaseMessage number 2 (id {answer.pk}) was altered.",)
 
@@ -557,7 +557,7 @@ def test_both_sides_writing_at_once_are_both_on_record_one_after_the_other() -> 
     waits_for = CaseState.ANSWERED if words[-1][0] == Side.PLATFORM else CaseState.OPEN
     assert case.state == waits_for
     assert list(case.messages.order_by("pk").values_list("chain_number", flat=True)) == list(range(1, 10))
-    assert verify_evidence().findings["chains"] == ()
+    assert verify_evidence(now=NOW).findings["chains"] == ()
 
 
 def write_while_it_is_being_closed() -> Any:

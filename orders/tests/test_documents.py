@@ -337,7 +337,7 @@ def test_an_invoice_that_fails_never_vetoes_money_and_is_missed(
     order.refresh_from_db()
     assert (order.state, issued()) == (OrderState.PAID, [])
     assert f"No document was issued for order {order.reference}." in caplog.messages
-    assert list(orders_and_their_documents()) == [f"Order {order.reference} is paid and has no invoice."]
+    assert list(orders_and_their_documents(NOW)) == [f"Order {order.reference} is paid and has no invoice."]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -347,7 +347,7 @@ def test_an_invoice_that_is_missed_is_written_later_and_once() -> None:
 
     assert (issue_missing_invoices(now=NOW), issue_missing_invoices(now=NOW)) == (1, 0)
     assert Document.objects.get().order == order
-    assert list(orders_and_their_documents()) == []
+    assert list(orders_and_their_documents(NOW)) == []
 
 
 # --- numbers -------------------------------------------------------------------------------------------
@@ -471,7 +471,7 @@ def test_each_refund_of_an_order_has_its_own_credit_note(paid: Order) -> None:
         refunded(paid, 4_990 * number, f"re{number}", reference=refund.reference)
 
     assert issued()[1:] == [("CN-2026-000001", 4_990), ("CN-2026-000002", 9_980)]
-    assert list(orders_and_their_documents()) == []
+    assert list(orders_and_their_documents(NOW)) == []
 
 
 def test_a_refund_at_the_gateways_own_desk_is_credited(paid: Order) -> None:
@@ -509,7 +509,7 @@ def test_money_that_staff_sent_by_hand_is_credited_with_its_way(paid: Order) -> 
     note = Document.objects.get(kind=DocumentKind.CREDIT_NOTE)
     assert (note.minor, note.refund) == (4_990, refund)
     assert note.contents["moved"]["rows"] == [["Nov. 23, 2026", "Bank transfer", "FPS 77", "$49.90"]]
-    assert list(orders_and_their_documents()) == []
+    assert list(orders_and_their_documents(NOW)) == []
 
 
 def test_phones_of_one_line_are_credited_together(paid: Order) -> None:
@@ -547,7 +547,7 @@ def test_a_surplus_given_back_at_the_gateways_desk_is_credited_only_beyond_it(or
     refunded(order, 500, "second")
 
     assert issued()[1:] == [("CN-2026-000001", 100)]
-    assert list(orders_and_their_documents()) == []
+    assert list(orders_and_their_documents(NOW)) == []
 
 
 def test_a_refund_of_ours_beside_a_surplus_is_credited_whole(order: Order) -> None:
@@ -556,7 +556,7 @@ def test_a_refund_of_ours_beside_a_surplus_is_credited_whole(order: Order) -> No
     refunded(order, 14_970, reference=refund.reference)
 
     assert issued()[1:] == [("CN-2026-000001", 14_970)]
-    assert list(orders_and_their_documents()) == []
+    assert list(orders_and_their_documents(NOW)) == []
 
 
 def test_money_that_belonged_to_no_sale_goes_back_without_a_credit_note(paid: Order) -> None:
@@ -565,7 +565,7 @@ def test_money_that_belonged_to_no_sale_goes_back_without_a_credit_note(paid: Or
     refunded(paid, 14_970, reference=back.reference)
 
     assert (back.reason, issued()) == (ReturnReason.DUPLICATE, [("INV-2026-000001", 14_970)])
-    assert list(orders_and_their_documents()) == []
+    assert list(orders_and_their_documents(NOW)) == []
 
 
 def test_a_surplus_given_back_by_staff_has_no_credit_note(order: Order) -> None:
@@ -589,7 +589,7 @@ def test_a_chargeback_has_no_credit_note_whoever_wins(paid: Order) -> None:
     report(paid, reversals=(money(paid, 14_970, "won"),))
 
     assert issued() == [("INV-2026-000001", 14_970)]
-    assert list(orders_and_their_documents()) == []
+    assert list(orders_and_their_documents(NOW)) == []
 
 
 def test_money_given_back_before_the_order_was_paid_is_not_credited(order: Order) -> None:
@@ -625,7 +625,7 @@ def test_nothing_is_wrong_with_documents_as_they_are_issued(paid: Order) -> None
     refund = approved(paid, 1)
     refunded(paid, 4_990, reference=refund.reference)
 
-    findings = verify_evidence().findings
+    findings = verify_evidence(now=NOW).findings
     assert (findings["chains"], findings["invoices"], findings["numbers of documents"]) == ((), (), ())
 
 
@@ -634,7 +634,7 @@ def test_an_altered_document_is_found(paid: Order) -> None:
     with _past_the_triggers("orders_document_no_update"):
         execute("UPDATE orders_document SET minor = 1 WHERE id = %s", invoice.pk)
 
-    assert verify_evidence().findings["chains"] == (
+    assert verify_evidence(now=NOW).findings["chains"] == (
         f"orders.Document number 1 (id {invoice.pk}) was altered.",
     )
 
@@ -645,7 +645,7 @@ def test_altered_words_of_a_document_are_found(paid: Order) -> None:
     with _past_the_triggers("orders_document_no_update"):
         execute(f"UPDATE orders_document SET contents = '{{}}'{cast} WHERE id = %s", invoice.pk)
 
-    assert verify_evidence().findings["chains"] == (
+    assert verify_evidence(now=NOW).findings["chains"] == (
         f"orders.Document number 1 (id {invoice.pk}) was altered.",
     )
 
@@ -657,7 +657,7 @@ def test_a_gap_in_the_numbers_is_found(paid: Order) -> None:
     with _past_the_triggers("orders_document_no_delete"):
         execute("DELETE FROM orders_document WHERE serial = 2")
 
-    assert list(gaps_in_numbers()) == ["Of the 3 documents of kind invoice of 2026 2 are there."]
+    assert list(gaps_in_numbers(NOW)) == ["Of the 3 documents of kind invoice of 2026 2 are there."]
 
 
 def test_money_that_left_a_sale_without_a_credit_note_is_found(
@@ -666,7 +666,7 @@ def test_money_that_left_a_sale_without_a_credit_note_is_found(
     monkeypatch.setattr(ledger, "issue_credit_note", lambda *_, **__: 1 / 0)
     refunded(paid, 5_000)
 
-    assert list(orders_and_their_documents()) == [
+    assert list(orders_and_their_documents(NOW)) == [
         "Of invoice INV-2026-000001 over 149.70 USD 0.00 USD are credited, and 99.70 USD of its money is there."
     ]
     assert ReviewItem.objects.get().kind == "external-refund"
@@ -712,7 +712,7 @@ def test_the_nightly_checks_ask_three_queries_however_many_documents_there_are()
     fee = make_fee(make_plan())
 
     def checks() -> int:
-        return queries_of(lambda: [*gaps_in_numbers(), *orders_and_their_documents()])
+        return queries_of(lambda: [*gaps_in_numbers(NOW), *orders_and_their_documents(NOW)])
 
     issue_invoice(make_paid_order(fee), now=NOW)
     assert checks() == 3
@@ -748,7 +748,7 @@ def test_sixteen_at_once_of_whom_some_fail_leave_no_gap_in_the_numbers() -> None
         f"INV-2026-{serial:06d}" for serial in range(1, 33)
     ]
     assert list(Document.objects.order_by("serial").values_list("serial", flat=True)) == list(range(1, 33))
-    findings = verify_evidence().findings
+    findings = verify_evidence(now=NOW).findings
     assert (findings["chains"], findings["numbers of documents"]) == ((), ())
     # The control: a sequence of the database, which the ids are drawn from, has lost the numbers of those
     # that failed.
@@ -791,4 +791,4 @@ def test_sixteen_payments_at_once_are_sixteen_invoices_in_a_row() -> None:
     assert failures(race(*(lambda order=order: pay(order) for order in orders))) == []
 
     assert sorted(Document.objects.values_list("serial", flat=True)) == list(range(1, 17))
-    assert verify_evidence().findings["chains"] == ()
+    assert verify_evidence(now=NOW).findings["chains"] == ()

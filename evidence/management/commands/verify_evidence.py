@@ -5,6 +5,7 @@ from typing import Any
 
 from django.apps import apps
 from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
 
 from evidence.models import Chained
 from evidence.verification import verify_evidence
@@ -26,7 +27,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *, seal: list[str], **options: Any) -> None:
-        report = verify_evidence()
+        report = verify_evidence(now=timezone.now())
         wrong = [sentence for found in report.findings.values() for sentence in found]
         for name, found in report.findings.items():
             self.stdout.write(f"{name}: {f'{len(found)} found' if found else 'nothing wrong'}")

@@ -166,7 +166,7 @@ class SeededShop(TestCase):
             assert len(guardians) == 2 * order.guardian_requests.count()
             key = order.customer.language, order.right.key if order.right else ""
             assert sorted(set(accepted) - set(guardians)) == keys[key]
-        assert verify_evidence().is_clean
+        assert verify_evidence(now=NOW).is_clean
         assert not given
         assert minors == 18
 
