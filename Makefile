@@ -6,7 +6,6 @@ UV := uv==0.13.9
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 # Named, so that neither an environment nor a `.env` is needed to work with the source alone.
 manage := DEBUG=1 .venv/bin/python manage.py
-locales := --locale zh_Hans --locale zh_Hant
 
 export PYTHON
 SCALE ?= full
@@ -42,8 +41,8 @@ format:
 
 messages:
 	@tools/bootstrap.sh test
-	$(manage) makemessages $(locales) --no-obsolete --add-location file --ignore .venv --ignore var
-	$(manage) compilemessages $(locales) --ignore .venv --ignore var
+	$(manage) makemessages --all --no-obsolete --add-location file --ignore .venv --ignore var
+	$(manage) compilemessages --ignore .venv --ignore var
 
 bench:
 	@tools/bootstrap.sh test

@@ -8,6 +8,7 @@ import enum
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -82,7 +83,7 @@ def steps(*, var: Path, for_pytest: Sequence[str]) -> list[Step]:
         Step("migrations", manage("makemigrations", "--check", "--dry-run")),
         Step("deploy", manage("check", "--deploy", "--fail-level", "WARNING", environment=production)),
         Step("audit", _audit),
-        Step("messages", _messages),
+        Step("messages", lambda: _messages(embedded)),
         Step("postgresql", pytest_on_postgresql(*PARALLEL, "-m", "not browser")),
         # One browser at a time: it already shares the cores with the processes that it looks at.
         Step("browser", pytest_on_postgresql("-m", "browser")),
@@ -133,30 +134,40 @@ def _audit() -> Outcome:
     return Outcome.UNKNOWN if unknown else Outcome.PASSED
 
 
-def _messages() -> Outcome:
-    """Compile every catalogue of translations and compare: gettext compiles the same to the same, byte by byte.
+def _messages(environment: Mapping[str, str]) -> Outcome:
+    """Collect every text of the source, in a copy of it: none may lack a translation, or have one only guessed at.
 
-    A catalogue with a text that is not translated, or only guessed at ("fuzzy"), fails.
+    And every catalogue must be compiled as it is: gettext compiles the same to the same, byte by byte.
     """
-    sources = sorted(PROJECT.glob("locale/*/LC_MESSAGES/*.po"))
-    if not sources:
-        print("There is no catalogue below locale/.")
-        return Outcome.FAILED
     outcome = Outcome.PASSED
-    for source in sources:
+    for source in sorted(PROJECT.glob("locale/*/LC_MESSAGES/*.po")):
+        _, compiled = _compile(source)
         committed = source.with_suffix(".mo")
-        compile_it = ("msgfmt", "--check-format", "--statistics", "-o", "-", str(source))
-        compiled = subprocess.run(
-            compile_it, check=False, capture_output=True, env={**os.environ, "LC_ALL": "C"}
-        )
-        said = compiled.stderr.decode().strip()
-        print(f"{source.relative_to(PROJECT)}: {said}")
-        if "untranslated" in said or "fuzzy" in said:
-            outcome = Outcome.FAILED
-        if compiled.returncode or not committed.exists() or committed.read_bytes() != compiled.stdout:
+        if not committed.exists() or committed.read_bytes() != compiled:
             print(f"{committed.relative_to(PROJECT)} is not what its .po compiles to: run `make messages`.")
             outcome = Outcome.FAILED
+    with tempfile.TemporaryDirectory(prefix="vmos-messages-") as copy:
+        shutil.copytree(PROJECT, copy, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "var*"))
+        collect = (sys.executable, "manage.py", "makemessages", "--all", "--no-obsolete", "-v0")
+        subprocess.run(collect, check=True, cwd=copy, env=environment)
+        for source in sorted(Path(copy).glob("locale/*/LC_MESSAGES/*.po")):
+            said, _ = _compile(source)
+            print(f"{source.parts[-3]}: {said}")
+            if "untranslated" in said or "fuzzy" in said:
+                print("Run `make messages` and translate what is new.")
+                outcome = Outcome.FAILED
     return outcome
+
+
+def _compile(source: Path) -> tuple[str, bytes]:
+    """What gettext says of a catalogue, and what it makes of it."""
+    compiled = subprocess.run(
+        ("msgfmt", "--check-format", "--statistics", "-o", "-", source),
+        check=True,
+        capture_output=True,
+        env={**os.environ, "LC_ALL": "C"},
+    )
+    return compiled.stderr.decode().strip(), compiled.stdout
 
 
 def main() -> int:
@@ -178,7 +189,7 @@ def main() -> int:
             began = time.monotonic()
             try:
                 outcome = step.decide()
-            except OSError as cannot_run:
+            except (OSError, subprocess.CalledProcessError) as cannot_run:
                 print(cannot_run)
                 outcome = Outcome.FAILED
             taken.append((step, outcome, time.monotonic() - began))
