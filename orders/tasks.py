@@ -19,6 +19,7 @@ from orders import (
     terms,
     verification,
 )
+from orders.one_at_a_time import Job, alone
 from orders.queue import fairness, plans_with_a_queue, segments
 
 logger = logging.getLogger(__name__)
@@ -29,14 +30,18 @@ SWEEP_EXPIRES = 10
 
 @shared_task(name="orders.sweep_all")
 def sweep_all() -> None:
-    """Sweep every plan that has work, each in a task of its own: several plans go in parallel."""
+    """Sweep every plan that has work, each in a task of its own: several plans go in parallel.
+
+    A plan may have its sweep still from the tick before; the task finds that out at once, and is over.
+    """
     for plan_id in allocation.plans_to_sweep():
         sweep.apply_async(kwargs={"plan_id": plan_id}, expires=SWEEP_EXPIRES)
 
 
 @shared_task(name="orders.sweep")
 def sweep(*, plan_id: int) -> None:
-    units = allocation.allocate_devices(plan_id=plan_id, now=timezone.now())
+    with alone(Job.SWEEP, plan_id=plan_id) as is_free:
+        units = allocation.allocate_devices(plan_id=plan_id, now=timezone.now()) if is_free else 0
     if units:
         logger.info("Plan %d: %d units allocated.", plan_id, units)
 
