@@ -13,6 +13,7 @@ from accounts.models import User
 from notices.kinds import Kind
 from notices.models import Announcement
 from notices.rendering import write
+from notices.wordings import Said
 
 LANGUAGES = tuple(code for code, _ in settings.LANGUAGES)
 TITLE_LIMIT = 200
@@ -65,9 +66,9 @@ def announce(
     banner_until: datetime | None = None,
 ) -> Announcement | None:
     """Publish what a kind's templates say about `facts(language)`; see `publish`."""
-    texts = {}
+    said, texts = Said(), {}
     for language in LANGUAGES:
-        text = write(kind.slug, facts(language), language=language)
+        text = write(kind.slug, facts(language), said=said, language=language)
         texts[language] = {"title": text.subject, "body": text.body}
     return publish(kind=kind, texts=texts, key=key, now=now, url=url, banner_until=banner_until)
 

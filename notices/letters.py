@@ -21,6 +21,7 @@ from notices.channels.protocol import Accepted, Refused, Report
 from notices.deliveries import Attempt, Claimed
 from notices.models import ContactPoint, Delivery, DeliveryState, Letter, LetterBatch, Message
 from notices.rendering import keep, write
+from notices.wordings import Said
 
 logger = logging.getLogger(__name__)
 
@@ -56,11 +57,11 @@ def print_batch(*, by_id: int, now: datetime) -> LetterBatch:
     A letter that has characters no font of ours can print, or no postal address, is refused, and reported to staff
     as any delivery that cannot be made. Raises NothingToPrint.
     """
-    channel = LetterChannel()
+    channel, said = LetterChannel(), Said()
     with transaction.atomic(durable=True):
         attempts: list[tuple[Attempt, Sheet]] = []
         for delivery in deliveries.claim(channel=channel.slug, limit=MOST, now=now):
-            message = _words(delivery, now=now)
+            message = _words(delivery, said, now=now)
             attempt = deliveries.begin(delivery, message=message, now=now) if message else None
             if attempt is None:
                 continue
@@ -115,14 +116,16 @@ def mark_returned(*, delivery_id: int, reason: str, now: datetime) -> bool:
     return deliveries.report(channel=LetterChannel.slug, told=told, now=now)
 
 
-def _words(delivery: Claimed, *, now: datetime) -> Message | None:
+def _words(delivery: Claimed, said: Said, *, now: datetime) -> Message | None:
     """Those of the first attempt, or new ones; None for a delivery that was put off because it has none."""
     if delivery.message_id:
         kept: Message = Message.objects.get(pk=delivery.message_id)
         return kept
     try:
         facts: Mapping[str, object] = delivery.read_facts()
-        text = write(delivery.kind, facts, language=delivery.language, time_zone=delivery.time_zone)
+        text = write(
+            delivery.kind, facts, said=said, language=delivery.language, time_zone=delivery.time_zone
+        )
     except Exception as mistake:  # whatever is wrong with one template or fact, the others are printed
         logger.exception("Notice %s cannot be written.", delivery.notice_id)
         deliveries.put_off(delivery, reason=f"It cannot be written: {mistake!r}", now=now)

@@ -26,6 +26,7 @@ from notices.kinds import KINDS, JSONValue, Kind
 from notices.links import signed
 from notices.models import ContactPoint, Message
 from notices.rendering import Text, keep, keep_all, write
+from notices.wordings import Said
 
 logger = logging.getLogger(__name__)
 
@@ -111,10 +112,13 @@ def drain(*, now: datetime) -> int:
 
 def _write(channel: InSite, *, clock: Clock) -> int:
     """Write what is due into our own tables, all in one transaction: it happens exactly once."""
+    said = Said()
     with transaction.atomic(durable=True):
         claimed = deliveries.claim(channel=channel.slug, limit=channel.claimed_at_once, now=clock())
         written = [
-            (delivery, words) for delivery in claimed if (words := _words(delivery, channel, clock=clock))
+            (delivery, words)
+            for delivery in claimed
+            if (words := _words(delivery, said, channel, clock=clock))
         ]
         messages = keep_all([words for _, words in written if isinstance(words, Text)])
         ready = [
@@ -135,14 +139,15 @@ def _send(channel: Channel, *, clock: Clock) -> int:
             claimed = deliveries.claim(channel=channel.slug, limit=allowed, now=clock())
         if claimed:
             pacing.spend(channel, len(claimed), now=clock())
+    said = Said()
     for delivery in claimed:
-        words = _words(delivery, channel, clock=clock)
+        words = _words(delivery, said, channel, clock=clock)
         if words:
             _send_one(delivery, words, channel=channel, clock=clock)
     return len(claimed)
 
 
-def _words(delivery: Claimed, channel: Channel, *, clock: Clock) -> Message | Text | None:
+def _words(delivery: Claimed, said: Said, channel: Channel, *, clock: Clock) -> Message | Text | None:
     """The words of the first attempt, or new ones; None for a delivery that was put off because it has none."""
     if delivery.message_id:
         return Message.objects.get(pk=delivery.message_id)
@@ -150,6 +155,7 @@ def _words(delivery: Claimed, channel: Channel, *, clock: Clock) -> Message | Te
         return write(
             delivery.kind,
             delivery.read_facts(),
+            said=said,
             language=delivery.language,
             time_zone=delivery.time_zone,
             form=channel.form,

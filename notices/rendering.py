@@ -1,6 +1,5 @@
 """Turns the facts of a notice into words: in the recipient's language, at his time of day."""
 
-import functools
 import hashlib
 import re
 import zoneinfo
@@ -15,8 +14,8 @@ from django.utils import timezone, translation
 
 from evidence.setwise import given
 from notices.kinds import KINDS, Form
-from notices.models import Broadcast, Message, Notice
-from notices.wordings import fill, wording_of
+from notices.models import Message, Notice
+from notices.wordings import Said, fill
 
 SUBJECT_LIMIT = 200
 BLANK_LINES = re.compile(r"\n\s*\n")
@@ -43,23 +42,37 @@ class Text:
 def render(notice: Notice, *, form: Form = Form.FULL) -> Text:
     """Write `notice` for its recipient (loaded); see `write`."""
     reader = notice.recipient
-    return write(notice.kind, notice.facts, language=reader.language, time_zone=reader.time_zone, form=form)
+    return write(
+        notice.kind,
+        notice.facts,
+        said=Said(),
+        language=reader.language,
+        time_zone=reader.time_zone,
+        form=form,
+    )
 
 
 def write(
-    kind: str, facts: Mapping[str, Any], *, language: str, time_zone: str = "", form: Form = Form.FULL
+    kind: str,
+    facts: Mapping[str, Any],
+    *,
+    said: Said,
+    language: str,
+    time_zone: str = "",
+    form: Form = Form.FULL,
 ) -> Text:
     """The words of a kind about `facts`. Times are in the reader's zone, else in the contract's.
 
+    `said` are staff's own words; whoever writes many notices at once gives one for all.
     Where there is little room, the text is that of `short.txt`, or the subject if the kind has none. Raises
     Unwritable if there is no subject, no text or a subject that is too long; TemplateDoesNotExist, and ValueError
     for a fact of the wrong kind.
     """
     if KINDS[kind].composed:
-        return _as_composed(facts["broadcast"], language, form)
+        return _as_composed(said.texts(facts["broadcast"]), language, form)
     zone = zoneinfo.ZoneInfo(time_zone or settings.CONTRACT_TIME_ZONE)
     with translation.override(language), timezone.override(zone):
-        own = wording_of(kind, language, form)
+        own = said.wording(kind, language, form)
         subject = fill(own.subject, facts) if own else _part(kind, "subject.txt", facts)
         subject = " ".join(subject.split())
         body = fill(own.body, facts) if own else _body(kind, facts, form, subject)
@@ -70,19 +83,10 @@ def write(
     return Text(language, subject, body)
 
 
-def _as_composed(broadcast_id: int, language: str, form: Form) -> Text:
+def _as_composed(texts: Mapping[str, Mapping[str, str]], language: str, form: Form) -> Text:
     """What staff wrote themselves."""
-    said = _texts_of(broadcast_id)[language]
-    return Text(language, said["title"], said["body"] if form is Form.FULL else said["title"])
-
-
-@functools.lru_cache(maxsize=64)
-def _texts_of(broadcast_id: int) -> Mapping[str, Mapping[str, str]]:
-    # Written once, so that it can be remembered.
-    texts: Mapping[str, Mapping[str, str]] = Broadcast.objects.values_list("texts", flat=True).get(
-        pk=broadcast_id
-    )
-    return texts
+    words = texts[language]
+    return Text(language, words["title"], words["body"] if form is Form.FULL else words["title"])
 
 
 def keep(text: Text) -> Message:

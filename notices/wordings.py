@@ -6,7 +6,6 @@ and moments as the shipped words do. Nothing can be loaded, included, called or 
 
 import functools
 import re
-import time
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -17,14 +16,12 @@ from django.utils.translation import gettext as _
 
 from accounts.models import User
 from notices.kinds import Form
-from notices.models import Wording
+from notices.models import Broadcast, Wording
 from notices.samples import FACTS
 
 TAGS = frozenset({"if", "elif", "else", "endif", "with", "endwith"})
 FILTERS = frozenset({"money", "day", "moment", "default"})
 LONGEST = 5_000
-# Seconds after which workers notice new words.
-REMEMBERED = 10.0
 MISSING = "⟦%s⟧"
 
 
@@ -71,22 +68,37 @@ def check(*, kind: str, subject: str, body: str) -> list[tuple[str, str]]:
     return written
 
 
-def wording_of(kind: str, language: str, form: Form) -> Wording | None:
-    """The words that staff have given, or None where the shipped ones apply."""
-    return _all(int(time.monotonic() / REMEMBERED)).get((kind, language, form.value))
+class Said:
+    """What staff have said, read from the database when it is asked for, and each part once.
+
+    Made for a batch of notices and let go with it: whoever remembers rows for longer, remembers what was rolled back
+    or changed meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._wordings: dict[tuple[str, str, Form], Wording | None] = {}
+        self._broadcasts: dict[int, Mapping[str, Mapping[str, str]]] = {}
+
+    def wording(self, kind: str, language: str, form: Form) -> Wording | None:
+        """The words that they have given, or None where the shipped ones apply."""
+        key = (kind, language, form)
+        if key not in self._wordings:
+            given = Wording.objects.filter(kind=kind, language=language, form=form.value)
+            newest = given.order_by("-pk").first()
+            self._wordings[key] = newest if newest and newest.body else None
+        return self._wordings[key]
+
+    def texts(self, broadcast_id: int) -> Mapping[str, Mapping[str, str]]:
+        """A message to many, by language: title and body."""
+        if broadcast_id not in self._broadcasts:
+            broadcasts = Broadcast.objects.values_list("texts", flat=True)
+            self._broadcasts[broadcast_id] = broadcasts.get(pk=broadcast_id)
+        return self._broadcasts[broadcast_id]
 
 
 def fill(words: str, facts: Mapping[str, Any]) -> str:
     """Words with their facts; in the active language and time zone."""
     return _fill(words, facts, strict=False)
-
-
-@functools.lru_cache(maxsize=1)
-def _all(_moment: int) -> Mapping[tuple[str, str, str], Wording]:
-    newest: dict[tuple[str, str, str], Wording] = {}
-    for wording in Wording.objects.order_by("pk"):
-        newest[wording.kind, wording.language, wording.form] = wording
-    return {key: wording for key, wording in newest.items() if wording.body}
 
 
 def _let_in(words: str) -> None:

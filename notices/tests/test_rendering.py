@@ -5,6 +5,7 @@ from copy import deepcopy
 
 import pytest
 from django.conf import settings as django_settings
+from django.db import transaction
 from django.utils import translation
 from pytest_django import Settings
 
@@ -14,16 +15,17 @@ from notices.kinds import (
     ESTIMATE_MADE,
     GUARDIAN_ASKED,
     KINDS,
+    MESSAGE,
     ORDER_EXPIRED,
     PAYMENT_RECEIVED,
     JSONValue,
     Kind,
 )
-from notices.models import Message, Notice
+from notices.models import Broadcast, Message, Notice
 from notices.rendering import Text, Unwritable, keep, render
 from notices.samples import FACTS, NO_WINDOW, WINDOW
 from notices.templatetags.notice_format import day, moment, money
-from notices.tests.samples import SAMPLES
+from notices.tests.samples import NOW, SAMPLES
 
 # Staff may have given words of their own, which is looked up.
 pytestmark = pytest.mark.django_db
@@ -182,3 +184,25 @@ def test_a_moment_without_an_offset_is_refused() -> None:
 def test_a_zone_without_a_name_is_written_as_its_distance() -> None:
     facts = FACTS["payment-received"][0]
     assert "1:21 a.m. (UTC-03)" in written(PAYMENT_RECEIVED, facts, time_zone="America/Sao_Paulo").body
+
+
+def test_what_staff_have_written_is_that_of_the_row_and_not_of_one_that_was_rolled_back() -> None:
+    author = User.objects.create_user("staff@example.com")
+
+    def subject_of_first(title: str) -> str:
+        texts = {language: {"title": title, "body": "Words."} for language in LANGUAGES}
+        Broadcast.objects.create(
+            pk=1,
+            kind=MESSAGE.slug,
+            texts=texts,
+            composed_by=author,
+            composed_at=NOW,
+            recipients=1,
+            needs_approval=False,
+        )
+        return written(MESSAGE, {"broadcast": 1}).subject
+
+    with transaction.atomic():
+        assert subject_of_first("Never said") == "Never said"
+        transaction.set_rollback(True)
+    assert subject_of_first("Said") == "Said"
