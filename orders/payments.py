@@ -58,14 +58,14 @@ def begin_payment(*, order_id: int, method: str, payer: Payer, now: datetime) ->
     That is an address to go to (`pay_url`), or `instructions` for our own page, or both.
 
     A second click finds the first one's attempt; a retry after a lost answer uses the same key, so that the
-    gateway has one payment. Raises NotPayable; Declined (the attempt is over, another method may do);
-    Unavailable (try again, or another method).
+    gateway has one payment. Raises NotPayable, also while a payment of the order is being confirmed; Declined
+    (the attempt is over, another method may do); Unavailable (try again, or another method).
 
     The poller may have found the payment while the answer to its opening was lost: it is then pending, and
     its address still has to be asked for.
     """
     attempt = _attempt_at(order_id=order_id, method=method, now=now)
-    if attempt.is_open_to_pay or attempt.state == AttemptState.CONFIRMING:
+    if attempt.is_open_to_pay:
         return attempt
     charge = Charge(
         reference=attempt.reference,
@@ -100,6 +100,8 @@ def begin_payment(*, order_id: int, method: str, payer: Payer, now: datetime) ->
         instructions=dataclasses.asdict(opened.instructions) if opened.instructions else None,
     )
     begun = PaymentAttempt.objects.get(pk=attempt.pk)
+    # (Opening it took its time: another may have been seen on its way since.)
+    _refuse_a_second(attempt.order)
     if not begun.is_open_to_pay:
         raise NotPayable(_("This payment has ended in the meantime. Please look at your order."))
     return begun
@@ -115,6 +117,7 @@ def _attempt_at(*, order_id: int, method: str, now: datetime) -> PaymentAttempt:
             raise NotPayable(_("This order is paid."))
         if not order.is_payable(now):
             raise NotPayable(_("The time to pay this order is over. Please order again."))
+        _refuse_a_second(order)
         attempts = order.attempts.select_related("order")
         # A captured attempt of an unpaid order was too small; a person looks at it, the buyer may pay again.
         attempt = attempts.filter(method=method, state__in=AttemptState.open()).first()
@@ -131,6 +134,14 @@ def _attempt_at(*, order_id: int, method: str, now: datetime) -> PaymentAttempt:
                 next_poll_at=now + POLL_AFTER[0],
             )
     return attempt
+
+
+def _refuse_a_second(order: Order) -> None:
+    """Nothing is paid twice at our word. Under the order's lock, no payment comes to be confirmed meanwhile."""
+    if order.attempts.filter(state=AttemptState.CONFIRMING).exists():
+        raise NotPayable(
+            _("A payment of this order is being confirmed. Please don't pay again; we will write to you.")
+        )
 
 
 def receive_webhook(*, gateway: str, headers: Mapping[str, str], body: bytes, now: datetime) -> None:

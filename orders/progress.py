@@ -77,7 +77,6 @@ class Progress:
     payable: bool
     guardian: GuardianRequest | None
     awaits_guardian: bool
-    open_attempt: PaymentAttempt | None
 
 
 def progress_of(order: Order, *, now: datetime) -> Progress:
@@ -127,7 +126,6 @@ def progress_of(order: Order, *, now: datetime) -> Progress:
         payable=order.is_payable(now),
         guardian=requests[-1] if requests else None,
         awaits_guardian=order.awaits_guardian(now),
-        open_attempt=next((a for a in reversed(attempts) if a.state in AttemptState.open()), None),
     )
 
 

@@ -77,7 +77,7 @@ class PaymentAttempt(WriteOnce):
                 condition=Q(state=AttemptState.CONFIRMING, confirming_since__isnull=False)
                 | ~Q(state=AttemptState.CONFIRMING) & Q(confirming_since=None),
             ),
-            # A double click on Pay finds the attempt that is there; so does paying again what is being confirmed.
+            # A double click on Pay finds the attempt that is there.
             models.UniqueConstraint(
                 "order",
                 "method",

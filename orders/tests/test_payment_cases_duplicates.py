@@ -4,7 +4,8 @@ Case 30 is about coins: `test_payments_by_coins`.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,19 +15,22 @@ import pytest
 import time_machine
 from django.db import IntegrityError
 
+from orders import ledger
 from orders.gateways.emulators import paypal as paypals
 from orders.gateways.emulators.running import RunningSandbox
 from orders.gateways.emulators.running_paypal import RunningPayPal
 from orders.gateways.emulators.running_stripe import RunningStripe
 from orders.gateways.paypal import PayPalGateway
-from orders.gateways.protocol import Unavailable
+from orders.gateways.protocol import Charge, Opened, Snapshot, Unavailable
+from orders.gateways.sandbox import SandboxGateway
+from orders.ledger import apply_snapshot
 from orders.models import AttemptState, MoneyReturn, Order, PaymentAttempt
-from orders.payments import poll_payments, process_webhooks, refresh_attempt
+from orders.payments import NotPayable, poll_payments, process_webhooks, refresh_attempt
 from orders.returns import send_returns
 from orders.tests.gateway_servers import Listener
 from orders.tests.paying import PAID, UNPAID, Door, begin, hand_on, standing_of, told_by
-from tests.builders import NOW, make_fee, make_order, make_plan
-from tests.racing import failures, race
+from tests.builders import NOW, make_attempt, make_fee, make_order, make_plan
+from tests.racing import failures, in_background, race, wait_until_blocked
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -106,6 +110,101 @@ def test_control_without_the_orders_lock_the_database_refuses_the_second_payment
 
     assert [type(failure) for failure in failures(outcomes)] == [IntegrityError]
     assert order.attempts.count() == 1
+
+
+# --- 25, 34: another way to pay, while the money of the first is on its way -----------------------------
+
+
+def see_coming(attempt: PaymentAttempt, *, now: datetime) -> None:
+    """Have the gateway report that the money of `attempt` is on its way."""
+    apply_snapshot(attempt_id=attempt.pk, snapshot=Snapshot("pay_1", AttemptState.CONFIRMING), now=now)
+
+
+@pytest.mark.payment_case(34)
+def test_no_second_payment_is_begun_while_one_is_being_confirmed(
+    sandbox: RunningSandbox, shop: Listener, order: Order, door: Door, now: datetime
+) -> None:
+    first = make_attempt(order)
+    see_coming(first, now=now)
+
+    refused = press_pay(door, order)
+
+    assert refused.status_code == 200
+    assert "A payment of this order is being confirmed." in refused.text
+    assert (sandbox.books()["payments"], order.attempts.count()) == ([], 1)
+
+    # It never came: the order is paid in another way.
+    apply_snapshot(attempt_id=first.pk, snapshot=Snapshot("pay_1", AttemptState.DECLINED), now=now)
+    assert press_pay(door, order).status_code == 302
+
+
+@pytest.mark.payment_case(34)
+def test_nobody_is_led_to_a_payment_if_another_is_seen_while_it_is_being_opened(
+    sandbox: RunningSandbox, shop: Listener, order: Order, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, open_at_gateway = make_attempt(order), SandboxGateway.open
+
+    def open_slowly(gateway: SandboxGateway, charge: Charge) -> Opened:
+        opened = open_at_gateway(gateway, charge)
+        see_coming(first, now=now)
+        return opened
+
+    monkeypatch.setattr(SandboxGateway, "open", open_slowly)
+
+    with pytest.raises(NotPayable, match="being confirmed"):
+        begin(order, now=now)
+
+
+def click_during_the_report(
+    order: Order, *, now: datetime, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[["Future[Any]"], Any]
+) -> "Future[Any]":
+    """Press Pay when a report that another payment is on its way is written and not committed. `meanwhile` gets the
+    click, and says when the report may go on.
+    """
+    first, advance = make_attempt(order), ledger._advance
+    written, may_go_on = threading.Event(), threading.Event()
+
+    def advance_and_wait(*what: Any, **when: Any) -> None:
+        advance(*what, **when)
+        written.set()
+        assert may_go_on.wait(60)
+
+    monkeypatch.setattr(ledger, "_advance", advance_and_wait)
+    report = in_background(lambda: see_coming(first, now=now))
+    assert written.wait(60)
+    click = in_background(lambda: begin(order, now=now))
+    try:
+        meanwhile(click)
+    finally:
+        may_go_on.set()
+    report.result(60)
+    return click
+
+
+@pytest.mark.postgres
+@pytest.mark.payment_case(34)
+def test_click_that_comes_with_the_report_of_another_payment_waits_for_it_and_is_refused(
+    sandbox: RunningSandbox, shop: Listener, order: Order, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    click = click_during_the_report(
+        order, now=now, monkeypatch=monkeypatch, meanwhile=lambda _click: wait_until_blocked()
+    )
+
+    with pytest.raises(NotPayable, match="being confirmed"):
+        click.result(60)
+    assert (sandbox.books()["payments"], order.attempts.count()) == ([], 1)
+
+
+@pytest.mark.postgres
+def test_control_without_the_orders_lock_the_click_overtakes_the_report_and_opens_a_second_payment(
+    sandbox: RunningSandbox, shop: Listener, order: Order, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django.db.models.query.QuerySet.select_for_update", lambda rows, **_: rows)
+
+    click_during_the_report(order, now=now, monkeypatch=monkeypatch, meanwhile=lambda click: click.result(60))
+
+    states = order.attempts.order_by("pk").values_list("state", flat=True)
+    assert (len(sandbox.books()["payments"]), list(states)) == (1, ["confirming", "pending"])
 
 
 # --- 26: paid by two ways ------------------------------------------------------------------------------

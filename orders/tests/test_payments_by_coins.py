@@ -25,7 +25,7 @@ from orders.gateways.protocol import CoinProgress, Snapshot, Unavailable
 from orders.ledger import apply_snapshot
 from orders.models import AttemptState, Order, PaymentAttempt, ReviewItem
 from orders.offers import stocks
-from orders.payments import poll_payments, process_webhooks, refresh_attempt
+from orders.payments import NotPayable, poll_payments, process_webhooks, refresh_attempt
 from orders.returns import send_returns
 from orders.tests.backstage_btcpay import STORE_ID, configured_btcpay
 from orders.tests.backstage_nowpayments import configured_nowpayments
@@ -347,10 +347,11 @@ def test_pay_page_counts_confirmations(door: Door, order: Order, nowpayments: Ru
     with door.browser_of(order) as browser:
         live = f"/orders/{order.reference}/pay/live/"
         assert "1 of 3 confirmations." in pay_page(door, order)
-        assert browser.get(live, params={"seen": attempt.seen_as}).status_code == 204
+        shown = {"seen": attempt.seen_as, "offered": ""}
+        assert browser.get(live, params=shown).status_code == 204
         two = replace(snapshot, progress=replace(progress, confirmations=2))
         apply_snapshot(attempt_id=attempt.pk, snapshot=two, now=NOW)
-        assert "2 of 3 confirmations." in browser.get(live, params={"seen": attempt.seen_as}).text
+        assert "2 of 3 confirmations." in browser.get(live, params=shown).text
 
 
 @pytest.mark.payment_case(35)
@@ -362,11 +363,13 @@ def test_coins_that_were_spent_elsewhere_leave_the_order_unpaid_and_payable(
     order: Order,
     clock: time_machine.Traveller,
 ) -> None:
-    """Beside a second payment that the buyer has begun meanwhile."""
+    """Beside a second payment, which the buyer had begun before."""
+    other = begin(order, now=NOW)
     attempt = begin(order, now=NOW, method="bitcoin")
     chain.do(attempt.provider_id, Deed.SEND)
     hand_on(chain, shop, door, now=NOW)
-    other = begin(order, now=NOW)
+    with pytest.raises(NotPayable):
+        begin(order, now=NOW)
     chain.do(attempt.provider_id, Deed.DROP)
 
     refreshed = refresh_attempt(attempt_id=attempt.pk, now=NOW)
@@ -378,6 +381,7 @@ def test_coins_that_were_spent_elsewhere_leave_the_order_unpaid_and_payable(
     )
     assert standing_of(order) == UNPAID
     assert begin(order, now=NOW, method="bitcoin") == attempt
+    assert begin(order, now=NOW) == other
     sandbox.decide(other.pay_url)
     told_by(chain, shop)
     hand_on(sandbox, shop, door, now=NOW)

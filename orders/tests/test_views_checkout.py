@@ -15,7 +15,7 @@ from agreements.rights import SHIPPED, publish_rights
 from agreements.tests.editions import PREPAYMENT_BODY, publish_both, write_edition
 from evidence.chain import broken_links
 from inventory.models import Fee, FeeSchedule
-from orders.models import LineState, Order, OrderState, PaymentAttempt
+from orders.models import AttemptState, LineState, Order, OrderState, PaymentAttempt
 from orders.tests.shopping import (
     as_minor,
     basket_of,
@@ -26,6 +26,7 @@ from orders.tests.shopping import (
 )
 from tests.builders import (
     NOW,
+    make_attempt,
     make_batch,
     make_devices,
     make_fee,
@@ -582,12 +583,67 @@ def test_return_without_an_answer_of_the_gateway_goes_on_asking(
 def test_waiting_pay_page_is_left_alone_while_nothing_changes(client: Client, order: Order) -> None:
     attempt = attempt_of(order, "pending")
     live = f"/orders/{order.reference}/pay/live/"
-    assert client.get(live, {"seen": f"{attempt.reference}:pending"}).status_code == 204
+    shown = {"seen": f"{attempt.reference}:pending", "offered": "4.99 USD"}
+    assert client.get(live, shown).status_code == 204
     PaymentAttempt.objects.update(state="declined")
+    assert "The payment was declined." in client.get(live, shown).content.decode()
+
+
+def confirm(attempt: PaymentAttempt) -> None:
+    """Let its money be seen on its way."""
+    PaymentAttempt.objects.filter(pk=attempt.pk).update(state="confirming", confirming_since=NOW)
+
+
+@pytest.mark.payment_case(34)
+def test_open_pay_page_asks_for_itself_anew_when_the_ways_to_pay_go_and_when_they_come_back(
+    client: Client, order: Order, settings: Settings
+) -> None:
+    offer_unreachable_gateway(settings)
+    page, live = f"/orders/{order.reference}/pay/", f"/orders/{order.reference}/pay/live/"
+    attempt = attempt_of(order, "pending")
+    pending = client.get(page).content.decode()
+    assert f'hx-get="{live}?offered=4.99%20USD&amp;seen={attempt.reference}%3Apending"' in pending
+
+    confirm(attempt)
+    answer = client.get(live, {"offered": "4.99 USD", "seen": attempt.seen_as})
+    assert answer.headers["HX-Redirect"] == page
+    confirming = client.get(page).content.decode()
+    assert f'hx-get="{live}?offered=&amp;seen={attempt.reference}%3Aconfirming"' in confirming
+    assert 'name="method"' not in confirming
+
+    PaymentAttempt.objects.update(state="declined", confirming_since=None)
+    answer = client.get(live, {"offered": "", "seen": f"{attempt.reference}:confirming"})
+    assert answer.headers["HX-Redirect"] == page
+    assert 'name="method"' in client.get(page).content.decode()
+
+
+@pytest.mark.payment_case(34)
+def test_of_several_payments_the_one_that_is_being_confirmed_is_shown(client: Client, order: Order) -> None:
+    confirming = make_attempt(order)
+    confirm(confirming)
+    make_attempt(order, number=2, state=AttemptState.DECLINED)
+
+    page = client.get(f"/orders/{order.reference}/pay/").content.decode()
+
+    assert "Your payment is being confirmed." in page
+    assert "The payment was declined." not in page
+
+
+@pytest.mark.payment_case(34)
+def test_old_tab_cannot_pay_a_second_time_while_a_payment_is_being_confirmed(
+    client: Client, order: Order, settings: Settings
+) -> None:
+    offer_unreachable_gateway(settings)
+    confirm(make_attempt(order))
+
+    page = client.post(f"/orders/{order.reference}/pay/", {"method": "sandbox"}).content.decode()
+
     assert (
-        "The payment was declined."
-        in client.get(live, {"seen": f"{attempt.reference}:pending"}).content.decode()
+        "A payment of this order is being confirmed. Please don&#x27;t pay again; we will write to you."
+        in page
     )
+    assert 'name="method"' not in page
+    assert PaymentAttempt.objects.count() == 1
 
 
 def test_waiting_pay_page_moves_on_when_the_order_is_paid(client: Client, order: Order, fee: Fee) -> None:

@@ -10,12 +10,13 @@ from accounts.models import User
 from inventory.models import Fee
 from orders.allocation import allocate_devices
 from orders.estimates import record_first_estimate, refresh_estimates
-from orders.models import Ground, Order, OrderState, Refund
+from orders.models import Ground, Order, OrderState, PaymentAttempt, Refund
 from orders.queue.fairness import seal_events
 from orders.refunds import approve_refund, reject_refund, request_refund
 from orders.tests.shopping import log_in
 from tests.builders import (
     NOW,
+    make_attempt,
     make_batch,
     make_capture,
     make_devices,
@@ -93,6 +94,29 @@ def test_announced_batches_are_marked_on_the_window(client: Client, waiting: Ord
     assert 'class="window__mark" x="21.1%"' in page
     assert page.count('class="window__mark" x=') == 2
     assert "Announced deliveries: 6 on Nov. 20, 2026 (overdue), 40 on Dec. 1, 2026</p>" in page
+
+
+@pytest.mark.payment_case(34)
+def test_pages_of_an_order_whose_payment_is_being_confirmed_invite_nobody_to_pay_again(
+    client: Client, customer: User, fee: Fee
+) -> None:
+    order = make_order([(fee, 1)], customer=customer, placed_at=NOW)
+    attempt = make_attempt(order)
+    pay = f'href="/orders/{order.reference}/pay/"'
+    assert pay in page_of(client, order)
+    assert pay in client.get("/orders/").content.decode()
+
+    PaymentAttempt.objects.update(state="confirming", confirming_since=NOW)
+    make_attempt(order, number=2)
+
+    page, mine = page_of(client, order), client.get("/orders/").content.decode()
+    assert "<strong>Your payment is being confirmed.</strong> Your units are held meanwhile." in page
+    assert "Your payment is being confirmed. Please don't pay again." in mine
+    assert [text for text in (pay, "Not paid") if text in page or text in mine] == []
+
+    PaymentAttempt.objects.filter(pk=attempt.pk).update(state="declined", confirming_since=None)
+    assert pay in page_of(client, order)
+    assert pay in client.get("/orders/").content.decode()
 
 
 @pytest.mark.clause("1.1")

@@ -1,6 +1,7 @@
 """From the basket to the money: checkout, the choice of a way to pay, the return from the gateway."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from django.conf import settings
@@ -24,6 +25,7 @@ from agreements.models import Text
 from agreements.rights import in_language, right_of, withdrawal_ends
 from agreements.texts import render as render_text
 from agreements.witness import witness_of
+from inventory.money import Money
 from orders.basket import Basket
 from orders.checkout import CannotPlace, place_order
 from orders.context import currency_of
@@ -41,6 +43,21 @@ from orders.views.orders import own_order
 # Kept by the browser and by nobody else: "back" to a page that a form answered would otherwise ask to send
 # the form again. What it shows may be old, and is checked when it is sent.
 going_back_shows_it = cache_control(private=True, no_cache=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How an unpaid order stands: its payment, and what is missing if that has arrived and does not cover it."""
+
+    order: Order
+    attempt: PaymentAttempt | None
+    missing: Money | None
+
+    @property
+    def offered(self) -> str:
+        """What there is a way to pay for; empty while a payment is being confirmed."""
+        is_confirming = self.attempt is not None and self.attempt.state == AttemptState.CONFIRMING
+        return "" if is_confirming else str(self.order.total)
 
 
 @login_required
@@ -139,7 +156,7 @@ def pay(request: CustomerRequest, reference: str) -> HttpResponse:
             "lines": _with_offers(order, now=now),
             "form": form,
             "methods": methods,
-            **_standing(order, _newest_attempt(order)),
+            "standing": _standing(order),
         },
     )
 
@@ -147,16 +164,22 @@ def pay(request: CustomerRequest, reference: str) -> HttpResponse:
 @never_cache
 @require_GET
 def pay_live(request: HttpRequest, reference: str) -> HttpResponse:
-    """What became of the newest payment; leads to the order as soon as there is nothing left to pay."""
+    """What became of the payment; leads to the order as soon as there is nothing left to pay.
+
+    When the ways to pay go because it is being confirmed, or come back because it was not, the page around asks
+    for itself anew.
+    """
     if not request.user.is_authenticated:
         return HttpResponseClientRefresh()
     order = get_object_or_404(Order, reference=reference, customer_id=request.user.pk)
     if not order.is_payable(timezone.now()):
         return HttpResponseClientRedirect(order.get_absolute_url())
-    attempt = _newest_attempt(order)
-    if attempt is not None and attempt.seen_as == request.GET.get("seen"):
+    standing = _standing(order)
+    if standing.offered != request.GET.get("offered"):
+        return HttpResponseClientRedirect(reverse("orders:pay", args=[order.reference]))
+    if standing.attempt is not None and standing.attempt.seen_as == request.GET.get("seen"):
         return HttpResponse(status=204)
-    return render(request, "orders/pay_live.html", {"order": order, **_standing(order, attempt)})
+    return render(request, "orders/pay_live.html", {"order": order, "standing": standing})
 
 
 @login_required
@@ -165,7 +188,7 @@ def pay_live(request: HttpRequest, reference: str) -> HttpResponse:
 def payment_return(request: CustomerRequest, reference: str) -> HttpResponse:
     """Where the gateway sends the buyer back to. The gateway is asked; the address says nothing."""
     order = own_order(request, reference)
-    attempt = _newest_attempt(order)
+    attempt = order.attempts.order_by("-pk").first()
     if attempt is not None and attempt.state in AttemptState.open():
         try:
             refresh_attempt(attempt_id=attempt.pk, now=timezone.now())
@@ -310,14 +333,12 @@ def _payer(request: CustomerRequest, order: Order) -> Payer:
     )
 
 
-def _newest_attempt(order: Order) -> PaymentAttempt | None:
-    return order.attempts.order_by("-pk").first()
-
-
-def _standing(order: Order, attempt: PaymentAttempt | None) -> dict[str, object]:
-    """The newest payment of an unpaid order, and what is missing if it has arrived and does not cover it."""
+def _standing(order: Order) -> Standing:
+    """Of several payments the one that is being confirmed counts, or else the newest."""
+    attempts = order.attempts.order_by("-pk")
+    attempt = max(attempts, key=lambda each: each.state == AttemptState.CONFIRMING, default=None)
     is_short = attempt is not None and attempt.state == AttemptState.CAPTURED
-    return {"attempt": attempt, "missing": missing_of(order) if is_short else None}
+    return Standing(order, attempt, missing_of(order) if is_short else None)
 
 
 def _language() -> str:

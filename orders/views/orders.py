@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
-from django.db.models import OuterRef, Prefetch, Subquery
+from django.db.models import Exists, OuterRef, Prefetch, Q, Subquery
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.template.loader import render_to_string
@@ -106,7 +106,11 @@ class Live:
 def orders(request: CustomerRequest) -> HttpResponse:
     mine = Order.objects.filter(customer=request.user).order_by("-placed_at", "-pk")
     asked = GuardianRequest.objects.filter(order=OuterRef("pk")).order_by("-pk")
-    mine = mine.annotate(guardian_email=Subquery(asked.values("email")[:1]))
+    seen = PaymentAttempt.objects.filter(order=OuterRef("pk"), state=AttemptState.CONFIRMING)
+    mine = mine.annotate(
+        guardian_email=Subquery(asked.values("email")[:1]),
+        is_confirming=Q(state=OrderState.UNPAID) & Exists(seen),
+    )
     lines = Prefetch("lines", OrderLine.objects.select_related("plan", "term"))
     page = Paginator(mine.prefetch_related(lines), PAGE_SIZE).get_page(request.GET.get("page"))
     return render(request, "orders/orders.html", {"page": page, "now": timezone.now()})
