@@ -16,10 +16,11 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 
 from orders.gateways import gateway_named, methods_on_offer
-from orders.gateways.protocol import Charge, CredentialsRefused, Declined, Unavailable
+from orders.gateways.protocol import Charge, CredentialsRefused, Declined, Unavailable, Unreachable
 from orders.ledger import apply_snapshot
 from orders.models import AttemptState, Order, OrderState, PaymentAttempt, ReviewKind, WebhookEvent
 from orders.reviews import open_review_item
+from orders.unanswered import is_to_be_tried, next_try, report_silence
 
 logger = logging.getLogger(__name__)
 
@@ -175,15 +176,21 @@ def receive_webhook(*, gateway: str, headers: Mapping[str, str], body: bytes, no
 def process_webhooks(*, now: datetime) -> int:
     """Work the inbox off: fetch and apply each payment it names. Return how many events were dealt with.
 
-    An event whose gateway cannot be reached stays for the next run, and so do that gateway's others. What
-    goes wrong with one event does not keep the rest waiting: it is raised when they are done.
+    A gateway that cannot be reached is left alone for this run. An event that gets no answer otherwise is tried
+    again later, and after an hour a person hears of it. What goes wrong with one event does not keep the rest
+    waiting: it is raised when they are done.
     """
-    waiting = WebhookEvent.objects.filter(processed_at=None).order_by("pk")
+    waiting = WebhookEvent.objects.filter(is_to_be_tried(now), processed_at=None).order_by("pk")
     done = 0
     unreachable: set[str] = set()
     faults: list[Exception] = []
     for event in waiting.defer("body"):
         if event.gateway in unreachable:
+            continue
+        claimed = WebhookEvent.objects.filter(
+            pk=event.pk, next_try_at=event.next_try_at, processed_at=None
+        ).update(next_try_at=next_try(since=event.received_at, now=now))
+        if not claimed:
             continue
         attempt = PaymentAttempt.objects.filter(
             reference=event.attempt_reference, gateway=event.gateway
@@ -200,8 +207,17 @@ def process_webhooks(*, now: datetime) -> int:
             try:
                 refresh_attempt(attempt_id=attempt.pk, now=now)
             except Unavailable as problem:
-                logger.warning("Webhooks of %s wait: %s", event.gateway, problem)
-                unreachable.add(event.gateway)
+                logger.warning("Webhook %s waits: %s", event, problem)
+                if isinstance(problem, Unreachable):
+                    unreachable.add(event.gateway)
+                report_silence(
+                    problem,
+                    gateway=event.gateway,
+                    about=attempt.reference,
+                    order=attempt.order,
+                    since=event.received_at,
+                    now=now,
+                )
                 continue
             except Exception as fault:  # noqa: BLE001 (raised below, with the others)
                 fault.add_note(f"Webhook {event}, payment {attempt}")
@@ -222,7 +238,8 @@ def poll_payments(*, now: datetime) -> int:
     asked = 0
     unreachable: set[str] = set()
     faults: list[Exception] = []
-    for attempt in PaymentAttempt.objects.filter(next_poll_at__lte=now).order_by("next_poll_at"):
+    due = PaymentAttempt.objects.filter(next_poll_at__lte=now).select_related("order")
+    for attempt in due.order_by("next_poll_at"):
         if attempt.gateway in unreachable:
             continue
         # Whoever moves the date asks: two pollers at once do not.
@@ -234,9 +251,19 @@ def poll_payments(*, now: datetime) -> int:
         asked += 1
         try:
             refresh_attempt(attempt_id=attempt.pk, now=now)
-        except Unavailable as problem:
+        except Unreachable as problem:
             logger.warning("Payment %s was not answered for: %s", attempt, problem)
             unreachable.add(attempt.gateway)
+        except Unavailable as problem:
+            logger.warning("Payment %s was not answered for: %s", attempt, problem)
+            report_silence(
+                problem,
+                gateway=attempt.gateway,
+                about=attempt.reference,
+                order=attempt.order,
+                since=attempt.created_at,
+                now=now,
+            )
         except Exception as fault:  # noqa: BLE001 (raised below, with the others)
             fault.add_note(f"Payment {attempt}")
             faults.append(fault)
@@ -290,11 +317,4 @@ def refresh_attempt(*, attempt_id: int, now: datetime) -> PaymentAttempt:
 
 
 def _report_refusal(attempt: PaymentAttempt, refusal: CredentialsRefused, *, now: datetime) -> None:
-    """Tell staff, once a day, that a gateway does not know us."""
-    open_review_item(
-        kind=ReviewKind.GATEWAY_REFUSES_US,
-        key=f"{attempt.gateway}:{now:%Y-%m-%d}",
-        order=None,
-        detail=f"{refusal} Asked about {attempt.reference}; nothing is lost, and it is asked again.",
-        now=now,
-    )
+    report_silence(refusal, gateway=attempt.gateway, about=attempt.reference, order=None, since=now, now=now)

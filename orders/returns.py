@@ -21,7 +21,7 @@ from notices import kinds
 from notices.outbox import tell
 from orders.documents import issue_credit_note
 from orders.gateways import gateway_named
-from orders.gateways.protocol import Declined, Return, Unavailable
+from orders.gateways.protocol import Declined, Return, Unavailable, Unreachable
 from orders.models import (
     BY_HAND,
     EntryKind,
@@ -40,6 +40,7 @@ from orders.models import (
 )
 from orders.reviews import open_review_item, settle
 from orders.telling import about_refund, about_return
+from orders.unanswered import is_to_be_tried, next_try, report_silence
 
 logger = logging.getLogger(__name__)
 
@@ -54,21 +55,27 @@ class CannotReturn(Exception):
 def send_returns(*, now: datetime) -> int:
     """Ask the gateways to give back all that is due; return how much they took on.
 
-    What goes wrong with one is raised when the others are sent.
+    What they took on is asked for again, ever more rarely, until it shows in a snapshot. A gateway that cannot be
+    reached is left alone for this run, and what goes wrong with one return is raised when the others are sent.
     """
     asked = 0
     unreachable: set[str] = set()
     faults: list[Exception] = []
-    for due in _due():
-        if due.attempt.gateway in unreachable:
+    for due in _due(now):
+        gateway = due.attempt.gateway
+        if gateway in unreachable or not _claim(due, now=now):
             continue
         amount = due.amount if isinstance(due, Refund) else due.money
         back = Return(reference=due.key, provider_id=due.attempt.provider_id, amount=amount)
         try:
-            gateway_named(due.attempt.gateway).give_back(back)
+            gateway_named(gateway).give_back(back)
         except Unavailable as problem:
             logger.warning("Return %s waits: %s", due, problem)
-            unreachable.add(due.attempt.gateway)
+            if isinstance(problem, Unreachable):
+                unreachable.add(gateway)
+            report_silence(
+                problem, gateway=gateway, about=due.key, order=due.order, since=due.owed_since, now=now
+            )
             continue
         except Declined as no:
             _fail(due, amount=amount, problem=str(no), now=now)
@@ -102,11 +109,11 @@ def try_again(due: Refund | MoneyReturn) -> None:
             )
         if isinstance(due, Refund):
             Refund.objects.filter(pk=due.pk).update(
-                state=RefundState.APPROVED, problem="", tries=F("tries") + 1
+                state=RefundState.APPROVED, problem="", tries=F("tries") + 1, next_try_at=None
             )
         else:
             MoneyReturn.objects.filter(pk=due.pk).update(
-                state=ReturnState.DUE, problem="", tries=F("tries") + 1
+                state=ReturnState.DUE, problem="", tries=F("tries") + 1, next_try_at=None
             )
 
 
@@ -125,7 +132,7 @@ def record_payout(
     """
     if not means.strip() or not reference.strip():
         raise CannotReturn(_("Say how the money was sent, and the reference of the transfer."))
-    if not contract_date(_owed_since(due)) <= paid_on <= contract_date(now):
+    if not contract_date(due.owed_since) <= paid_on <= contract_date(now):
         raise CannotReturn(_("The day of the transfer lies between the decision to give back and today."))
     with transaction.atomic(durable=True):
         Order.objects.select_for_update(no_key=True).get(pk=due.order_id)
@@ -154,7 +161,7 @@ def confirm_payout(*, payout_id: int, confirmed_by_id: int, now: datetime) -> Pa
         due, order = payout.due, payout.due.order
         amount = money_of(due, order)
         # Of the transfer only the day is known.
-        sent_at = max(contract_midnight(payout.paid_on), _owed_since(due))
+        sent_at = max(contract_midnight(payout.paid_on), due.owed_since)
         entry: LedgerEntry = LedgerEntry.objects.create(
             order=order,
             attempt_id=due.attempt_id,
@@ -298,12 +305,6 @@ def money_of(due: Refund | MoneyReturn, order: Order) -> Money:
     return Money(due.minor, order.currency if isinstance(due, Refund) else due.currency)
 
 
-def _owed_since(due: Refund | MoneyReturn) -> datetime:
-    since = due.decided_at if isinstance(due, Refund) else due.due_at
-    assert since is not None  # noqa: S101 (only what was decided can be refused)
-    return since
-
-
 def _check_refused(due: Refund | MoneyReturn) -> None:
     """Only what the gateway refused, and nobody has paid by hand, can be sent again or by hand. Under the order's lock."""
     due.refresh_from_db()
@@ -327,11 +328,21 @@ def _undecided_payout(payout_id: int, *, decided_by_id: int) -> Payout:
     return payout
 
 
-def _due() -> Iterator[Refund | MoneyReturn]:
-    yield from (
-        Refund.objects.filter(state=RefundState.APPROVED).select_related("order", "attempt").order_by("pk")
-    )
-    yield from MoneyReturn.objects.filter(state=ReturnState.DUE).select_related("attempt").order_by("pk")
+def _due(now: datetime) -> Iterator[Refund | MoneyReturn]:
+    refunds = Refund.objects.filter(is_to_be_tried(now), state=RefundState.APPROVED)
+    yield from refunds.select_related("order", "attempt").order_by("pk")
+    returns = MoneyReturn.objects.filter(is_to_be_tried(now), state=ReturnState.DUE)
+    yield from returns.select_related("order", "attempt").order_by("pk")
+
+
+def _claim(due: Refund | MoneyReturn, *, now: datetime) -> int:
+    """Whoever moves the date asks: two runs at once do not. 0 for what another has, or is due no more."""
+    later = next_try(since=due.owed_since, now=now)
+    if isinstance(due, Refund):
+        refunds = Refund.objects.filter(pk=due.pk, next_try_at=due.next_try_at, state=RefundState.APPROVED)
+        return refunds.update(next_try_at=later)
+    returns = MoneyReturn.objects.filter(pk=due.pk, next_try_at=due.next_try_at, state=ReturnState.DUE)
+    return returns.update(next_try_at=later)
 
 
 def _held(order: Order, currency: str) -> int:

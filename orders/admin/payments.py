@@ -118,6 +118,7 @@ class WebhookEventAdmin(RecordAdmin):
         "dedupe_key",
         "attempt_reference",
         "received_at",
+        "next_try_at",
         "processed_at",
         "headers",
         "body_text",

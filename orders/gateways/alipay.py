@@ -50,6 +50,7 @@ from orders.gateways.protocol import (
     Return,
     Snapshot,
     Unavailable,
+    Unreachable,
     WebhookAnswer,
 )
 
@@ -273,7 +274,7 @@ class _Api(AliPay):  # type: ignore[misc]  # the SDK has no types
 
     def __init__(self) -> None:
         if missing := AlipayGateway().missing():
-            raise Unavailable(f"Alipay is not configured: {', '.join(missing)}.")
+            raise Unreachable(f"Alipay is not configured: {', '.join(missing)}.")
         super().__init__(
             appid=settings.ALIPAY_APP_ID, app_notify_url=settings.SITE_URL + WEBHOOK_PATH, sign_type="RSA2"
         )
@@ -326,12 +327,12 @@ class _Api(AliPay):  # type: ignore[misc]  # the SDK has no types
             except httpx.ConnectError:
                 return self._send_once(client, request, longest)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise Unavailable(f"Alipay did not answer ({type(error).__name__}).") from None
+            raise Unreachable(f"Alipay did not answer ({type(error).__name__}).") from None
 
     def _send_once(self, client: httpx.Client, request: httpx.Request, longest: int) -> bytes:
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise Unavailable("Alipay answers too slowly.")
+            raise Unreachable("Alipay answers too slowly.")
         wait = min(READ_SECONDS, left / 2)
         timeout = httpx.Timeout(wait, connect=min(CONNECT_SECONDS, left / 4))
         request.extensions = {**request.extensions, "timeout": timeout.as_dict()}
@@ -339,14 +340,14 @@ class _Api(AliPay):  # type: ignore[misc]  # the SDK has no types
         body = bytearray()
         try:
             if response.status_code != 200:
-                raise Unavailable(f"Alipay answered with status {response.status_code}.")
+                raise Unreachable(f"Alipay answered with status {response.status_code}.")
             for chunk in response.iter_raw():
                 body += chunk
                 if len(body) > longest:
                     raise _no_sense("too much")
                 # One more wait for a chunk has to fit in.
                 if time.monotonic() > self._deadline - wait:
-                    raise Unavailable("Alipay answers too slowly.")
+                    raise Unreachable("Alipay answers too slowly.")
         finally:
             response.close()
         return bytes(body)
@@ -362,7 +363,7 @@ class _Api(AliPay):  # type: ignore[misc]  # the SDK has no types
             case {"sign": str(signature), **rest} if isinstance(rest.get(response_type), dict):
                 signed = _part_of(text, response_type)
                 if not (SIGNATURE.fullmatch(signature) and self._is_signed(signed, signature)):
-                    raise Unavailable("Alipay's answer is signed with another key.")
+                    raise Unreachable("Alipay's answer is signed with another key.")
                 # Nothing but what was signed is read.
                 content, is_signed = _read_json(signed), True
             case {"error_response": dict(refusal)}:
@@ -392,7 +393,7 @@ def _accepted(content: dict[str, object], *, is_signed: bool) -> Mapping[str, ob
     if code == "10000":
         return content
     if code in TROUBLES_CODES or TROUBLE.fullmatch(sub_code):
-        raise Unavailable(f"Alipay is in trouble ({_printable(sub_code or code)}).")
+        raise Unreachable(f"Alipay is in trouble ({_printable(sub_code or code)}).")
     raise _Refused(_printable(sub_code or code), _printable(content.get("sub_msg") or content.get("msg")))
 
 

@@ -11,7 +11,7 @@ import httpx
 from django.utils.functional import Promise
 from django.utils.translation import gettext
 
-from orders.gateways.protocol import CredentialsRefused, Declined, Unavailable
+from orders.gateways.protocol import CredentialsRefused, Declined, Unavailable, Unreachable
 
 # For everything that one call of ours asks of a provider.
 CALL_SECONDS = 14.0
@@ -70,7 +70,7 @@ class Asking:
         """Put one question. Raises CredentialsRefused, or Unavailable without an answer."""
         left = self._end - time.monotonic()
         if left <= 0:
-            raise Unavailable(f"{self.provider} answers too slowly.")
+            raise Unreachable(f"{self.provider} answers too slowly.")
         wait = min(WAIT_SECONDS, left / 2)
         timeout = httpx.Timeout(wait, connect=min(CONNECT_SECONDS, left / 4))
         with httpx.Client(verify=_trust(), timeout=timeout, trust_env=False) as client:
@@ -93,13 +93,13 @@ class Asking:
                 except httpx.ConnectError:
                     status, raw = self._send(client, request, last_start)
             except (httpx.HTTPError, httpx.InvalidURL) as error:
-                raise Unavailable(f"{self.provider} did not answer ({type(error).__name__}).") from error
+                raise Unreachable(f"{self.provider} did not answer ({type(error).__name__}).") from error
         if status in (401, 403):
             raise CredentialsRefused(
                 gettext("%(provider)s refuses our credentials.") % {"provider": self.provider}
             )
         if status in (408, 425, 429) or not (200 <= status < 300 or 400 <= status < 500):
-            raise Unavailable(f"{self.provider} answered with status {status}.")
+            raise Unreachable(f"{self.provider} answered with status {status}.")
         try:
             return Answer(status, read_json(raw))
         except ValueError:
@@ -124,7 +124,7 @@ class Asking:
                 if len(body) > ANSWER_BYTES:
                     raise self.no_sense("too much")
                 if time.monotonic() > last_start:
-                    raise Unavailable(f"{self.provider} answers too slowly.")
+                    raise Unreachable(f"{self.provider} answers too slowly.")
         finally:
             response.close()
         return response.status_code, body

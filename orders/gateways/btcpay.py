@@ -38,7 +38,7 @@ from orders.gateways.protocol import (
     RefusedReturn,
     Return,
     Snapshot,
-    Unavailable,
+    Unreachable,
     WebhookAnswer,
 )
 
@@ -382,7 +382,7 @@ class BtcpayGateway:
 
     def _asking(self) -> Asking:
         if missing := self.missing():
-            raise Unavailable(f"{NAME} is not configured: {', '.join(missing)}.")
+            raise Unreachable(f"{NAME} is not configured: {', '.join(missing)}.")
         return Asking(NAME, settings.BTCPAY_URL, {"Authorization": f"token {settings.BTCPAY_API_KEY}"})
 
 

@@ -42,7 +42,7 @@ from orders.gateways.protocol import (
     Return,
     Snapshot,
     Stray,
-    Unavailable,
+    Unreachable,
     WebhookAnswer,
 )
 
@@ -280,7 +280,7 @@ class NowpaymentsGateway:
 
     def _asking(self) -> Asking:
         if missing := self.missing():
-            raise Unavailable(f"{NAME} is not configured: {', '.join(missing)}.")
+            raise Unreachable(f"{NAME} is not configured: {', '.join(missing)}.")
         return Asking(NAME, _setting("URL"), {"x-api-key": _setting("API_KEY")})
 
 

@@ -46,6 +46,7 @@ from orders.gateways.protocol import (
     Return,
     Snapshot,
     Unavailable,
+    Unreachable,
     WebhookAnswer,
 )
 
@@ -303,7 +304,7 @@ class _Api(Api):  # type: ignore[misc]  # the SDK has no types
     def __init__(self, *, share: float = 1) -> None:
         """`share` is how much of the time for a call of ours is left."""
         if missing := PayPalGateway().missing():
-            raise Unavailable(f"PayPal is not configured: {', '.join(missing)}.")
+            raise Unreachable(f"PayPal is not configured: {', '.join(missing)}.")
         super().__init__(
             mode="live",
             endpoint=settings.PAYPAL_URL,
@@ -332,7 +333,7 @@ class _Api(Api):  # type: ignore[misc]  # the SDK has no types
         except (exceptions.BadRequest, exceptions.ResourceNotFound, exceptions.ResourceInvalid) as refusal:
             raise _read_refusal(refusal.response.status_code, refusal.content) from None
         except exceptions.ConnectionError as error:
-            raise Unavailable(f"PayPal answered with status {error.response.status_code}.") from None
+            raise Unreachable(f"PayPal answered with status {error.response.status_code}.") from None
         except (ValueError, RecursionError):
             raise _no_sense("something that is not JSON") from None
 
@@ -376,7 +377,7 @@ def _exchange(
     """The answer and its body. Raises Unavailable when there is none, or it is too long, or too slow."""
     left = deadline - time.monotonic()
     if left <= 0:
-        raise Unavailable("PayPal answers too slowly.")
+        raise Unreachable("PayPal answers too slowly.")
     connecting = min(CONNECT_SECONDS, left / 4)
     body = b""
     try:
@@ -398,10 +399,10 @@ def _exchange(
                     if len(body) > ANSWER_BYTES:
                         raise _no_sense("too much")
                     if time.monotonic() > deadline:
-                        raise Unavailable("PayPal answers too slowly.")
+                        raise Unreachable("PayPal answers too slowly.")
                 return response, body
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise Unavailable(f"PayPal did not answer ({type(error).__name__}).") from None
+        raise Unreachable(f"PayPal did not answer ({type(error).__name__}).") from None
 
 
 def _read_refusal(status: int, written: str) -> Exception:
@@ -823,7 +824,7 @@ def _certified_key(url: str) -> RSA.RsaKey:
     if response.status_code in (400, 404):
         raise BadSignature("PayPal has no such certificate.")
     if response.status_code != 200:
-        raise Unavailable(f"PayPal answered with status {response.status_code}.")
+        raise Unreachable(f"PayPal answered with status {response.status_code}.")
     try:
         key = RSA.import_key(body)
     except (ValueError, IndexError, TypeError):

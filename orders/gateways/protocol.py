@@ -1,7 +1,8 @@
 """What the shop asks of a payment gateway, in the shop's words.
 
 An adapter translates between these dataclasses and one provider's API and holds no state. It fails in
-exactly two ways, because they ask for different behaviour: `Unavailable` and `Declined`.
+exactly two ways, because they ask for different behaviour: `Unavailable` and `Declined`. Where it is the gateway
+itself that does not answer, and not only to this question, `Unavailable` is `Unreachable`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,11 @@ class Unavailable(Exception):
     """The outcome is unknown (timeout, 5xx, an answer that makes no sense): ask again with the same key."""
 
 
-class CredentialsRefused(Unavailable):
+class Unreachable(Unavailable):
+    """It is the gateway itself that does not answer, whatever it is asked: leave it alone for now."""
+
+
+class CredentialsRefused(Unreachable):
     """The gateway does not know us: nothing is decided, and nothing will be until a person mends the settings."""
 
 

@@ -32,6 +32,7 @@ from orders.gateways.protocol import (
     Return,
     Snapshot,
     Unavailable,
+    Unreachable,
     WebhookAnswer,
 )
 
@@ -226,7 +227,7 @@ class SandboxGateway:
     ) -> _Answer:
         """Put one question. Raises CredentialsRefused, or Unavailable without an answer."""
         if missing := self.missing():
-            raise Unavailable(f"The sandbox gateway is not configured: {', '.join(missing)}.")
+            raise Unreachable(f"The sandbox gateway is not configured: {', '.join(missing)}.")
         headers = {
             "Accept": "application/json",
             # A few compressed bytes may be a great many.
@@ -246,11 +247,11 @@ class SandboxGateway:
                 except httpx.ConnectError:
                     status, body = _send(client, request)
             except (httpx.HTTPError, httpx.InvalidURL) as error:
-                raise Unavailable(f"The sandbox gateway did not answer ({type(error).__name__}).") from error
+                raise Unreachable(f"The sandbox gateway did not answer ({type(error).__name__}).") from error
         if status in (401, 403):
             raise CredentialsRefused(gettext("The sandbox gateway refuses our credentials."))
         if status in (408, 425, 429) or not (200 <= status < 300 or 400 <= status < 500):
-            raise Unavailable(f"The sandbox gateway answered with status {status}.")
+            raise Unreachable(f"The sandbox gateway answered with status {status}.")
         try:
             return _Answer(status, json.loads(body))
         except (ValueError, RecursionError):
@@ -268,7 +269,7 @@ def _send(client: httpx.Client, request: httpx.Request) -> tuple[int, bytes]:
             if len(body) > ANSWER_BYTES:
                 raise _no_sense("too much")
             if time.monotonic() > deadline:
-                raise Unavailable("The sandbox gateway answers too slowly.")
+                raise Unreachable("The sandbox gateway answers too slowly.")
     finally:
         response.close()
     return response.status_code, body

@@ -40,6 +40,7 @@ from orders.gateways.protocol import (
     Return,
     Snapshot,
     Unavailable,
+    Unreachable,
     WebhookAnswer,
 )
 
@@ -368,7 +369,7 @@ class _Transport(stripe.HTTPClient):
     ) -> tuple[str, int, Mapping[str, str]]:
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise Unavailable("Stripe answers too slowly.")
+            raise Unreachable("Stripe answers too slowly.")
         wait = min(WAIT_SECONDS, left / 2)
         timeout = httpx.Timeout(wait, connect=min(CONNECT_SECONDS, left / 4))
         with httpx.Client(verify=_trust(), timeout=timeout, trust_env=False) as client:
@@ -387,7 +388,7 @@ class _Transport(stripe.HTTPClient):
                 except httpx.ConnectError:
                     status, body = _send(client, request, last_start)
             except (httpx.HTTPError, httpx.InvalidURL) as error:
-                raise Unavailable(f"Stripe did not answer ({type(error).__name__}).") from error
+                raise Unreachable(f"Stripe did not answer ({type(error).__name__}).") from error
         return self._read(status, body), status, {}
 
     def close(self) -> None:
@@ -421,7 +422,7 @@ class _Api:
 
     def __init__(self) -> None:
         if missing := StripeGateway().missing():
-            raise Unavailable(f"Stripe is not configured: {', '.join(missing)}.")
+            raise Unreachable(f"Stripe is not configured: {', '.join(missing)}.")
         self._transport = _Transport()
         self._v1 = stripe.StripeClient(
             settings.STRIPE_SECRET_KEY,
@@ -446,7 +447,7 @@ class _Api:
                 is_conflict=isinstance(refusal, stripe.IdempotencyError),
             ) from None
         except stripe.StripeError as error:
-            raise Unavailable(f"Stripe answered with status {error.http_status}.") from None
+            raise Unreachable(f"Stripe answered with status {error.http_status}.") from None
         return self._transport.content
 
 
@@ -460,7 +461,7 @@ def _send(client: httpx.Client, request: httpx.Request, last_start: float) -> tu
             if len(body) > ANSWER_BYTES:
                 raise _no_sense("too much")
             if time.monotonic() > last_start:
-                raise Unavailable("Stripe answers too slowly.")
+                raise Unreachable("Stripe answers too slowly.")
     finally:
         response.close()
     return response.status_code, body

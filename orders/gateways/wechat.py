@@ -62,6 +62,7 @@ from orders.gateways.protocol import (
     Return,
     Snapshot,
     Unavailable,
+    Unreachable,
     WebhookAnswer,
 )
 
@@ -402,7 +403,7 @@ class _Core(Core):  # type: ignore[misc]  # the SDK has no types
             try:
                 self.proof(response.headers, raw.decode())
             except (ValueError, _Unproven) as problem:
-                raise Unavailable(f"WeChat Pay's answer proves nothing: {problem}") from None
+                raise Unreachable(f"WeChat Pay's answer proves nothing: {problem}") from None
         try:
             content = read_json(raw) if raw else None
         except ValueError:
@@ -440,14 +441,14 @@ class _Core(Core):  # type: ignore[misc]  # the SDK has no types
             except httpx.ConnectError:
                 return self._send_once(client, request, longest)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise Unavailable(f"WeChat Pay did not answer ({type(error).__name__}).") from None
+            raise Unreachable(f"WeChat Pay did not answer ({type(error).__name__}).") from None
 
     def _send_once(
         self, client: httpx.Client, request: httpx.Request, longest: int
     ) -> tuple[httpx.Response, bytes]:
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise Unavailable("WeChat Pay answers too slowly.")
+            raise Unreachable("WeChat Pay answers too slowly.")
         wait = min(READ_SECONDS, left / 2)
         timeout = httpx.Timeout(wait, connect=min(CONNECT_SECONDS, left / 4))
         request.extensions = {**request.extensions, "timeout": timeout.as_dict()}
@@ -460,7 +461,7 @@ class _Core(Core):  # type: ignore[misc]  # the SDK has no types
                     raise _no_sense("too much")
                 # One more wait for a chunk has to fit in.
                 if time.monotonic() > self._deadline - wait:
-                    raise Unavailable("WeChat Pay answers too slowly.")
+                    raise Unreachable("WeChat Pay answers too slowly.")
         finally:
             response.close()
         return response, bytes(body)
@@ -471,7 +472,7 @@ class _Api(WeChatPay):  # type: ignore[misc]
 
     def __init__(self) -> None:
         if missing := WechatGateway().missing():
-            raise Unavailable(f"WeChat Pay is not configured: {', '.join(missing)}.")
+            raise Unreachable(f"WeChat Pay is not configured: {', '.join(missing)}.")
         self._type = WeChatPayType.NATIVE
         self._mchid = settings.WECHAT_MERCHANT_ID
         self._appid = settings.WECHAT_APP_ID
@@ -489,13 +490,13 @@ def _failure(status: int, content: object) -> Exception:
         case {"code": str(code), "message": str(message)}:
             code, message = _printable(code), _printable(message)
         case _:
-            return Unavailable(f"WeChat Pay answered with status {status}.")
+            return Unreachable(f"WeChat Pay answered with status {status}.")
     if status == 401 or code in STRANGERS:
         return CredentialsRefused(
             gettext("WeChat Pay refuses our credentials: %(reason)s") % {"reason": f"{message} ({code})"}
         )
     if code in TROUBLES or status in (408, 425, 429) or not 400 <= status < 500:
-        return Unavailable(f"WeChat Pay is in trouble ({code}).")
+        return Unreachable(f"WeChat Pay is in trouble ({code}).")
     return _Refused(code, message)
 
 

@@ -127,6 +127,8 @@ class WebhookEvent(WriteOnce):
     headers = models.JSONField(_("headers"))
     body = models.BinaryField(_("body"))
     received_at = models.DateTimeField(_("received at"))
+    # Whoever moves it asks the gateway (`orders.unanswered`); empty before the first try.
+    next_try_at = models.DateTimeField(_("next try"), null=True)
     processed_at = models.DateTimeField(_("processed at"), null=True)
 
     written_once: ClassVar[tuple[str, ...]] = (
@@ -217,6 +219,7 @@ class ReviewKind(models.TextChoices):
     ALREADY_BOOKED = "already-booked", _("transaction booked for another payment")
     CHARGEBACK = "chargeback", _("money taken back by the payer's bank")
     GATEWAY_REFUSES_US = "gateway-refuses-us", _("gateway refuses our credentials")
+    NO_ANSWER = "no-answer", _("no answer of the gateway")
     EXTERNAL_REFUND = "external-refund", _("refund made outside the shop")
     REFUND_FAILED = "refund-failed", _("refund refused by the gateway")
     RETURN_FAILED = "return-failed", _("money that was to go back was refused by the gateway")

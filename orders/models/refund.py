@@ -1,5 +1,6 @@
 """Money given back, on a ground the agreement knows and with a second person's approval."""
 
+from datetime import datetime
 from typing import ClassVar
 
 from django.conf import settings
@@ -43,6 +44,8 @@ class SentBack(WriteOnce):
 
     reference = models.CharField(_("reference"), max_length=28, unique=True)
     tries = models.PositiveSmallIntegerField(_("times sent"), default=1)
+    # While it is on its way: whoever moves it asks the gateway (`orders.unanswered`); empty before the first try.
+    next_try_at = models.DateTimeField(_("next try"), null=True)
 
     class Meta:
         abstract = True
@@ -153,6 +156,12 @@ class Refund(SentBack):
         """Needs `order` loaded."""
         return Money(self.minor, self.order.currency)
 
+    @property
+    def owed_since(self) -> datetime:
+        """When it was decided."""
+        assert self.decided_at is not None  # noqa: S101 (what is not decided is not owed)
+        return self.decided_at
+
 
 class ReturnReason(models.TextChoices):
     """Why money belongs to no sale."""
@@ -224,6 +233,10 @@ class MoneyReturn(SentBack):
     @property
     def money(self) -> Money:
         return Money(self.minor, self.currency)
+
+    @property
+    def owed_since(self) -> datetime:
+        return self.due_at
 
 
 class RefundLine(AppendOnly):

@@ -20,6 +20,7 @@ from orders.gateways.protocol import (
     Return,
     Snapshot,
     Unavailable,
+    Unreachable,
 )
 from orders.models import AttemptState
 from orders.tests.backstage_alipay import alipay_backstage
@@ -262,22 +263,22 @@ def test_what_was_never_paid_cannot_be_given_back(gateway: Gateway, charge: Char
         gateway.give_back(Return(reference="R-1", provider_id=opened.provider_id, amount=charge.amount))
 
 
-def test_provider_in_trouble_is_unavailable_and_nothing_is_done(
+def test_provider_in_trouble_is_unreachable_and_nothing_is_done(
     slug: str, gateway: Gateway, charge: Charge, backstage: Backstage
 ) -> None:
     opened = opened_by(gateway, charge, backstage)
     refund = Return(reference="R-1", provider_id=opened.provider_id, amount=charge.amount)
     # More than an adapter may try, whatever its number of tries.
     backstage.fail_next(1000)
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unreachable):
         gateway.open(dataclasses.replace(charge, reference="T-OTHER"))
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unreachable):
         gateway.fetch(reference=charge.reference, provider_id=opened.provider_id)
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unreachable):
         gateway.fetch(reference=charge.reference, provider_id="")
-    with pytest.raises(Declined if slug in BY_HAND else Unavailable):
+    with pytest.raises(Declined if slug in BY_HAND else Unreachable):
         gateway.close(provider_id=opened.provider_id)
-    with pytest.raises(Declined if slug in BY_HAND else Unavailable):
+    with pytest.raises(Declined if slug in BY_HAND else Unreachable):
         gateway.give_back(refund)
     backstage.fail_next(0)
     assert backstage.payments() == 1
