@@ -21,6 +21,7 @@ from notices import kinds
 from notices.announcements import announce
 from notices.kinds import JSONValue, Kind
 from notices.outbox import Draft, tell
+from orders.lateness import ASSUMED_LATENESS, ENOUGH_BATCHES
 from orders.models import (
     Basis,
     Cause,
@@ -34,8 +35,6 @@ from orders.models import (
 from orders.queue import free_devices_by_plan, lock_plans, units_ahead, units_waiting
 from orders.telling import about_order
 from orders.windows import (
-    ASSUMED_LATENESS,
-    ENOUGH_BATCHES,
     MONTH_DAYS,
     MONTHS,
     Change,
@@ -73,21 +72,21 @@ def outlooks(plan_ids: Iterable[int], *, now: datetime) -> dict[int, Outlook]:
                     batch.quantity,
                 )
             )
-    lateness = _lateness()
+    lateness, overdue = _lateness(today)
     monthly = _monthly_allocations(wanted, today=today)
-    everywhere = sorted(days for of_plan in lateness.values() for days in of_plan)
     result = {}
     for plan_id in wanted:
-        days, of = sorted(lateness.get(plan_id, [])), "plan"
-        if len(days) < ENOUGH_BATCHES:
-            days, of = everywhere, "all plans"
-        if len(days) < ENOUGH_BATCHES:
-            days, of = list(ASSUMED_LATENESS), "assumption"
+        came, waits, of = lateness.get(plan_id, []), overdue.get(plan_id, []), "plan"
+        if len(came) < ENOUGH_BATCHES:
+            came, waits, of = _of_all(lateness), _of_all(overdue), "all plans"
+        if len(came) < ENOUGH_BATCHES:
+            came, waits, of = list(ASSUMED_LATENESS), [], "assumption"
         result[plan_id] = Outlook(
             today=today,
             free=free.get(plan_id, 0),
             expected=tuple(expected.get(plan_id, ())),
-            lateness=tuple(days),
+            lateness=tuple(sorted(came)),
+            overdue=tuple(sorted(waits)),
             lateness_of=of,
             monthly=monthly[plan_id],
         )
@@ -424,14 +423,24 @@ def _choice_after_delay(
     return replace(draft, facts={**draft.facts, "promised": promised.isoformat(), "choice": choice})
 
 
-def _lateness() -> dict[int, list[int]]:
-    """Days between the date first said and the receipt of every past batch, by plan."""
-    days: dict[int, list[int]] = {}
-    for batch in SupplyBatch.objects.filter(state=BatchState.RECEIVED):
+def _lateness(today: date) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
+    """Days between the date first said and the receipt of every past batch, by plan; and the same of those that are
+    still to come and known to be late: days so far, or until the day they were put off to."""
+    came: dict[int, list[int]] = {}
+    overdue: dict[int, list[int]] = {}
+    for batch in SupplyBatch.objects.exclude(state=BatchState.CANCELLED):
         if batch.received_at:
             late = contract_date(batch.received_at) - batch.first_expected_on
-            days.setdefault(batch.plan_id, []).append(late.days)
-    return days
+            came.setdefault(batch.plan_id, []).append(late.days)
+        elif batch.outstanding:
+            late = max(today, batch.expected_on) - batch.first_expected_on
+            if late.days > 0:
+                overdue.setdefault(batch.plan_id, []).append(late.days)
+    return came, overdue
+
+
+def _of_all(by_plan: Mapping[int, list[int]]) -> list[int]:
+    return [days for of_plan in by_plan.values() for days in of_plan]
 
 
 def _monthly_allocations(plan_ids: Sequence[int], *, today: date) -> dict[int, tuple[int, ...]]:

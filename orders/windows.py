@@ -1,32 +1,41 @@
 """An honest window: when the last of some units will be allocated, and why that has changed. All of it pure.
 
-The window of a unit is where the announced supply first covers all units up to it:
+The window of a unit says by when the announced supply covers all units up to it:
 
-- *earliest*, *likely* and *latest* shift a batch's date by the lowest, the median and the 90th percentile of
-  how many days late past batches came (nearest rank, so every figure is one that really happened);
-- a batch that is overdue is judged only by past batches that were at least as late, and one that was put
-  off comes no earlier than the day it was put off to;
+- how late a delivery may come is learnt from how late past ones came after the date first said. Those that are overdue
+  count as far as they are known, as at least so many days late (`lateness.py`);
+- a batch that is overdue is judged only by past batches that were at least as late, and one that was put off comes no
+  earlier than the day it was put off to;
+- who needs several deliveries needs *all* of them, so their chances are multiplied: *likely* is the first day on which
+  enough has come with a chance of one half, *latest* with nine in ten, and *earliest* the first day that is possible;
 - beyond the announced supply, the slowest, mean and fastest of the last three months of allocations count
   on; if one of those months allocated nothing, the answer is "not known yet".
+
+The chances are multiplied as if deliveries were late independently of each other. If they are late together, all of them
+come in time more often than that, so the dates hold at least as often as they say. That is why nobody's date rests on
+one delivery or else another, which would be earlier, and wrong wherever what delays one delays both.
+
+What is learnt from few deliveries is worth as much: the latest of five on record is exceeded by one in six. So it is the
+track record (`track_record.py`) that says how good the dates are, and not this.
 """
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
+from orders.lateness import ASSUMED_LATENESS, Curve, lateness_curve
 from orders.models import Basis, Cause
 
-# Fewer past batches than this say nothing: those of all plans are used, then this assumption (in days).
-ENOUGH_BATCHES = 5
-ASSUMED_LATENESS = (0, 0, 7, 14, 30)
 # Nobody can promise anything that far away.
 HORIZON = timedelta(days=730)
 MONTH_DAYS = 30
 MONTHS = 3
+# What "likely" and "at the latest" mean.
+LIKELY, LATEST = 0.5, 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +64,15 @@ class Outlook:
     """Everything an estimate of one plan is made from.
 
     `today` is the contract date on which a free device can be allocated; `expected` is in date order;
-    `lateness` are the days past batches were late, ascending; `monthly` the units allocated in each of
-    the last three periods of 30 days.
+    `lateness` are the days past batches were late, ascending, and `overdue` the days that others are late at least,
+    which are still to come; `monthly` the units allocated in each of the last three periods of 30 days.
     """
 
     today: date
     free: int
     expected: tuple[Expected, ...]
     lateness: tuple[int, ...]
+    overdue: tuple[int, ...]
     lateness_of: str
     monthly: tuple[int, ...]
 
@@ -81,6 +91,7 @@ class Outlook:
                 for batch in self.expected
             ],
             "lateness": list(self.lateness),
+            "overdue": list(self.overdue),
             "lateness_of": self.lateness_of,
             "monthly": list(self.monthly),
         }
@@ -95,6 +106,7 @@ class Outlook:
                 for reference, on, units, first_on, quantity in said["expected"]
             ),
             lateness=tuple(said["lateness"]),
+            overdue=tuple(said["overdue"]),
             lateness_of=said["lateness_of"],
             monthly=tuple(said["monthly"]),
         )
@@ -106,40 +118,85 @@ class Outlook:
 
     @cached_property
     def steps(self) -> tuple[tuple[int, Window], ...]:
-        """How far the free devices reach, and each announced batch: (units covered by then, their window)."""
-        reach, days = self.free, (self.today, self.today, self.today)
-        steps = [(reach, Window(*days, Basis.FREE))]
-        for batch in self.expected:
-            # Batches can overtake one another on paper; the queue still needs them all.
-            earliest, likely, latest = arrival(batch, outlook=self)
-            days = (max(days[0], earliest), max(days[1], likely), max(days[2], latest))
-            reach += batch.units
-            steps.append((reach, Window(*days, Basis.SUPPLY)))
-        return tuple(steps)
+        """How far the free devices reach, and the announced batches: (units covered by then, their window)."""
+        free = Window(self.today, self.today, self.today, Basis.FREE)
+        announced = _steps(self.today, self.expected, self.lateness, self.overdue)
+        return ((self.free, free), *((self.free + reach, found) for reach, found in announced))
 
 
-def nearest_rank(ascending: Sequence[int], share: float) -> int:
-    """The smallest of the values that at least `share` of them do not exceed."""
-    return ascending[max(0, math.ceil(share * len(ascending)) - 1)]
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """When a batch comes, at the earliest on the first of `days` (ascending): `chances[n]` by `days[n]`."""
+
+    days: tuple[date, ...]
+    chances: tuple[float, ...]
+
+    def chance_by(self, day: date) -> float:
+        n = bisect_right(self.days, day)
+        return self.chances[n - 1] if n else 0.0
 
 
-def arrival(batch: Expected, *, outlook: Outlook) -> tuple[date, date, date]:
-    """When the batch comes, as (earliest, likely, latest), none of them before today.
+def arrival(batch: Expected, *, today: date, curve: Curve) -> Arrival:
+    """When the batch comes, not before today.
 
     Past lateness is counted from the date that was said first, and so it is here: a batch that was put off
     has used up some of it. It is not expected before the date it was put off to.
     """
     said = min(batch.first_on, batch.on)
-    not_before = max(outlook.today, batch.on) if batch.on > batch.first_on else outlook.today
-    lateness = [days for days in outlook.lateness if said + timedelta(days=days) >= outlook.today]
-    if not lateness or said + timedelta(days=lateness[-1]) < not_before:
+    not_before = max(today, batch.on) if batch.on > batch.first_on else today
+    if said + timedelta(days=curve.days[-1]) < not_before:
         # Later than anything on record: what is left is the assumption, counted from there.
-        said, lateness = not_before, list(ASSUMED_LATENESS)
-    earliest, likely, latest = (
-        max(not_before, said + timedelta(days=days))
-        for days in (lateness[0], nearest_rank(lateness, 0.5), nearest_rank(lateness, 0.9))
+        said, curve = not_before, lateness_curve(ASSUMED_LATENESS)
+    curve = curve.later_than((today - said).days - 1)
+    chances = {
+        max(not_before, said + timedelta(days=late)): float(1 - left)
+        for late, left in zip(curve.days, curve.open, strict=True)
+    }
+    return Arrival(tuple(chances), tuple(chances.values()))
+
+
+@lru_cache(maxsize=256)
+def _steps(
+    today: date, expected: tuple[Expected, ...], lateness: tuple[int, ...], overdue: tuple[int, ...]
+) -> tuple[tuple[int, Window], ...]:
+    """How many announced units are covered by when: steps of (units, the window of the last of them).
+
+    The batches that a day can count on are, of all that are announced, the surest ones for that day: together they
+    come by then with the product of their chances, however announced. Kept, because every line of a queue is asked.
+    """
+    curve = lateness_curve(lateness, overdue)
+    batches = [(batch.units, arrival(batch, today=today, curve=curve)) for batch in expected]
+    reached: dict[float, list[tuple[int, date]]] = {0.0: [], LIKELY: [], LATEST: []}
+    for day in sorted({day for _, coming in batches for day in coming.days}):
+        chances = sorted(((coming.chance_by(day), units) for units, coming in batches), reverse=True)
+        for share, steps in reached.items():
+            covered = _covered(chances, share=share)
+            # What was sure enough on an earlier day stays so.
+            if covered > (steps[-1][0] if steps else 0):
+                steps.append((covered, day))
+    earliest, likely, latest = reached.values()
+    return tuple(
+        (
+            units,
+            Window(_day_of(units, earliest), _day_of(units, likely), _day_of(units, latest), Basis.SUPPLY),
+        )
+        for units in sorted({units for steps in reached.values() for units, _ in steps})
     )
-    return earliest, likely, latest
+
+
+def _covered(chances: Sequence[tuple[float, int]], *, share: float) -> int:
+    """Units of the batches that, surest first, have all come with a chance of `share`, or any chance at all for 0."""
+    together, covered = 1.0, 0
+    for chance, units in chances:
+        together *= chance
+        if not together or together < share:
+            break
+        covered += units
+    return covered
+
+
+def _day_of(units: int, steps: Sequence[tuple[int, date]]) -> date:
+    return steps[bisect_left(steps, units, key=lambda step: step[0])][1]
 
 
 def window(*, units: int, outlook: Outlook) -> Window | None:

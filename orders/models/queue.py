@@ -109,8 +109,8 @@ class EstimateRound(AppendOnly):
 class Estimate(AppendOnly):
     """The window in which the last unit of a line is expected to be allocated (agreement 3.3).
 
-    Dates are contract dates (Asia/Hong_Kong). `likely` holds with one in two, `latest` with nine in ten
-    of the past batches it was learnt from. All three are empty when the basis is UNKNOWN.
+    Dates are contract dates (Asia/Hong_Kong). `likely` should hold in one of two cases, `latest` in nine of ten
+    (how, says `windows.py`). All three are empty when the basis is UNKNOWN.
     """
 
     line = models.ForeignKey(

@@ -31,6 +31,7 @@ def test_outlook_reads_supply_lateness_and_rate() -> None:
         free=0,
         expected=(Expected(batch.reference, date(2026, 12, 5), 7, date(2026, 12, 5), 7),),
         lateness=(0, 2, 4, 4, 9),
+        overdue=(),
         lateness_of="plan",
         monthly=(0, 0, 0),
     )
@@ -46,6 +47,33 @@ def test_plan_with_few_batches_learns_from_all_and_without_any_from_the_assumpti
 
     found = outlooks([plan.pk], now=NOW)[plan.pk]
     assert (found.lateness_of, found.lateness) == ("all plans", (1, 1, 1, 1, 8))
+
+
+@pytest.mark.clause("3.3")
+@pytest.mark.django_db
+def test_deliveries_that_are_overdue_or_put_off_count_as_late_as_they_are_known_to_be() -> None:
+    plan = make_plan()
+    for late in (0, 2, 4, 4, 9):
+        make_batch(plan, on=date(2026, 9, 1), received_late=late)
+    make_batch(plan, on=TODAY - timedelta(days=6))
+    make_batch(plan, on=TODAY)
+    make_batch(plan, on=TODAY + timedelta(days=9))
+    cancelled, put_off, arrived = (make_batch(plan, on=TODAY - timedelta(days=days)) for days in (3, 1, 2))
+    SupplyBatch.objects.filter(pk=cancelled.pk).update(state=BatchState.CANCELLED)
+    SupplyBatch.objects.filter(pk=put_off.pk).update(expected_on=TODAY + timedelta(days=20))
+    SupplyBatch.objects.filter(pk=arrived.pk).update(received_units=arrived.quantity)
+
+    assert outlooks([plan.pk], now=NOW)[plan.pk].overdue == (6, 21)
+
+    young = make_plan("V06")
+    assert outlooks([young.pk], now=NOW)[young.pk].overdue == (6, 21)
+
+
+@pytest.mark.django_db
+def test_where_too_little_is_known_the_assumption_allows_for_delays() -> None:
+    plan = make_plan()
+    make_batch(plan, on=TODAY - timedelta(days=6))
+    assert outlooks([plan.pk], now=NOW)[plan.pk].overdue == ()
 
 
 @pytest.mark.django_db

@@ -1,14 +1,22 @@
 """Windows, and what is said of why they changed."""
 
+import itertools
+from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import date, timedelta
+from random import Random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from orders.lateness import lateness_curve
 from orders.models import Basis, Cause
-from orders.windows import Change, Expected, Outlook, Window, arrival, cause_of, nearest_rank, window
+from orders.windows import Arrival, Change, Expected, Outlook, Window, arrival, cause_of, window
 
 TODAY = date(2026, 11, 23)
+TEN = (0, 1, 2, 3, 5, 7, 9, 14, 21, 40)
 
 
 def expected(reference: str, on: date, units: int, *, first_on: date | None = None) -> Expected:
@@ -21,15 +29,25 @@ def outlook(
     free: int = 0,
     expected: tuple[Expected, ...] = (),
     lateness: tuple[int, ...] = (0, 1, 2, 3, 10),
+    overdue: tuple[int, ...] = (),
     monthly: tuple[int, ...] = (0, 0, 0),
 ) -> Outlook:
     return Outlook(
-        today=TODAY, free=free, expected=expected, lateness=lateness, lateness_of="plan", monthly=monthly
+        today=TODAY,
+        free=free,
+        expected=expected,
+        lateness=lateness,
+        overdue=overdue,
+        lateness_of="plan",
+        monthly=monthly,
     )
 
 
-def test_nearest_rank_answers_values_that_were_there() -> None:
-    assert [nearest_rank((0, 1, 2, 3, 10), share) for share in (0.0, 0.5, 0.9, 1.0)] == [0, 2, 10, 10]
+def dates_of(batch: Expected, *, lateness: tuple[int, ...] = (0, 1, 2, 3, 10)) -> tuple[date, date, date]:
+    """Earliest, likely and latest of the last unit of a batch that comes alone."""
+    found = window(units=batch.units, outlook=outlook(expected=(batch,), lateness=lateness))
+    assert found is not None
+    return found.earliest, found.likely, found.latest
 
 
 def test_units_covered_by_free_devices_come_today() -> None:
@@ -51,20 +69,20 @@ def test_window_is_the_first_batch_that_covers_the_unit_shifted_by_past_lateness
 def test_overdue_batch_is_judged_by_batches_that_were_as_late() -> None:
     overdue = expected("A", TODAY - timedelta(days=3), 5)
 
-    assert arrival(overdue, outlook=outlook()) == (TODAY, TODAY, TODAY + timedelta(days=7))
+    assert dates_of(overdue) == (TODAY, TODAY, TODAY + timedelta(days=7))
 
 
 def test_batch_later_than_anything_on_record_falls_back_on_the_assumption_from_today() -> None:
     lost = expected("A", TODAY - timedelta(days=40), 5)
 
-    assert arrival(lost, outlook=outlook()) == (TODAY, TODAY + timedelta(days=7), TODAY + timedelta(days=30))
+    assert dates_of(lost) == (TODAY, TODAY + timedelta(days=7), TODAY + timedelta(days=30))
 
 
 def test_batch_that_was_put_off_is_not_charged_with_its_delay_twice() -> None:
     put_off = expected("A", date(2026, 12, 21), 5, first_on=date(2026, 12, 1))
 
     # Every past batch came 20 days after the date first said, or 30.
-    assert arrival(put_off, outlook=outlook(lateness=(20, 20, 20, 20, 30))) == (
+    assert dates_of(put_off, lateness=(20, 20, 20, 20, 30)) == (
         date(2026, 12, 21),
         date(2026, 12, 21),
         date(2026, 12, 31),
@@ -74,7 +92,7 @@ def test_batch_that_was_put_off_is_not_charged_with_its_delay_twice() -> None:
 def test_batch_that_is_not_here_yet_is_not_judged_by_earlier_ones() -> None:
     soon = expected("A", TODAY + timedelta(days=1), 5)
 
-    assert arrival(soon, outlook=outlook(lateness=(-9, -9, -1, 0, 4))) == (
+    assert dates_of(soon, lateness=(-9, -9, -1, 0, 4)) == (
         TODAY,
         TODAY + timedelta(days=1),
         TODAY + timedelta(days=5),
@@ -90,9 +108,130 @@ def test_window_never_shrinks_towards_the_back_of_the_queue() -> None:
     ]
 
     assert found == [
-        Window(date(2026, 12, 1), date(2026, 12, 2), date(2026, 12, 31), Basis.SUPPLY),
-        Window(date(2026, 12, 1), date(2026, 12, 24), date(2027, 1, 23), Basis.SUPPLY),
+        # B may come tomorrow, and by December 24 with a chance of 3/5; A, by then, with 2/3 since December 2.
+        Window(date(2026, 11, 24), date(2026, 12, 2), date(2026, 12, 31), Basis.SUPPLY),
+        Window(date(2026, 12, 1), date(2026, 12, 25), date(2027, 1, 23), Basis.SUPPLY),
     ]
+
+
+def test_lost_batch_does_not_keep_those_waiting_who_are_covered_by_a_surer_one() -> None:
+    lost, sure = expected("A", TODAY - timedelta(days=40), 5), expected("B", TODAY + timedelta(days=2), 5)
+    covered = [window(units=units, outlook=outlook(expected=(lost, sure))) for units in (5, 6)]
+    assert [found and found.latest for found in covered] == [
+        TODAY + timedelta(days=12),
+        TODAY + timedelta(days=30),
+    ]
+
+
+# --- how often a window holds --------------------------------------------------------------------------
+
+
+def covered_on(units: int, batches: Iterable[tuple[int, date]]) -> date:
+    """The day on which batches of (units, day of arrival) have brought so many units."""
+    brought = 0
+    for size, day in sorted(batches, key=lambda batch: batch[1]):
+        brought += size
+        if brought >= units:
+            return day
+    raise AssertionError("They never bring so many.")
+
+
+def at(found: Arrival, chance: float) -> date:
+    """The day of arrival that has this place among all that are possible, from 0 to 1."""
+    return found.days[min(bisect_left(found.chances, chance), len(found.days) - 1)]
+
+
+@pytest.mark.clause("3.3")
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+@pytest.mark.parametrize("is_common", [False, True], ids=["each for itself", "all together"])
+def test_dates_hold_as_often_as_they_say_however_many_batches_are_needed(n: int, is_common: bool) -> None:
+    """The control: the latest of the batches' own dates held in 59 cases of 100 for five batches, not in 90."""
+    coming = tuple(expected(str(number), date(2026, 12, 1), 10) for number in range(n))
+    promised = window(units=10 * n, outlook=outlook(expected=coming, lateness=TEN))
+    assert promised is not None
+    alone = window(units=10, outlook=outlook(expected=coming[:1], lateness=TEN))
+    assert alone is not None
+    random = Random(20261123)
+    trials = 20_000
+    likely = latest = control = 0
+    for _ in range(trials):
+        late = [random.choice(TEN)] * n if is_common else random.choices(TEN, k=n)
+        day = date(2026, 12, 1) + timedelta(days=max(late))
+        likely += day <= promised.likely
+        latest += day <= promised.latest
+        control += day <= alone.latest
+
+    assert likely / trials > 0.49
+    assert latest / trials > 0.89
+    assert round(control / trials, 1) == round(0.9 if is_common else 0.9**n, 1)
+
+
+AN_OUTLOOK = st.builds(
+    outlook,
+    expected=st.lists(
+        st.builds(
+            lambda on, units, put_off: Expected(
+                f"{on} {units}",
+                TODAY + timedelta(days=on),
+                units,
+                TODAY + timedelta(days=on - put_off),
+                units,
+            ),
+            st.integers(-30, 30),
+            st.integers(1, 9),
+            st.sampled_from((0, 0, 5, 20)),
+        ),
+        min_size=1,
+        max_size=3,
+    ).map(lambda batches: tuple(sorted(batches, key=lambda batch: batch.on))),
+    lateness=st.lists(st.integers(-5, 40), min_size=5, max_size=7).map(lambda days: tuple(sorted(days))),
+    overdue=st.lists(st.integers(1, 60), max_size=2).map(lambda days: tuple(sorted(days))),
+)
+
+
+@given(AN_OUTLOOK)
+@settings(max_examples=60, deadline=None)
+def test_every_step_holds_as_often_as_it_says(seen: Outlook) -> None:
+    """By going through everything that can happen, and through everything that happens when delays are common."""
+    curve = lateness_curve(seen.lateness, seen.overdue)
+    sizes = [batch.units for batch in seen.expected]
+    arrivals = [arrival(batch, today=TODAY, curve=curve) for batch in seen.expected]
+    chances = [
+        [
+            (day, upto - before)
+            for day, upto, before in zip(found.days, found.chances, (0.0, *found.chances), strict=False)
+        ]
+        for found in arrivals
+    ]
+    for units, promised in seen.steps[1:]:
+        likely = latest = 0.0
+        for happened in itertools.product(*chances):
+            together = 1.0
+            for _, chance in happened:
+                together *= chance
+            day = covered_on(units, zip(sizes, (day for day, _ in happened), strict=True))
+            likely += together * (day <= promised.likely)
+            latest += together * (day <= promised.latest)
+            assert day >= promised.earliest or not together
+        assert likely > 0.5 - 1e-9
+        assert latest > 0.9 - 1e-9
+        for percent in range(1, 101):
+            day = covered_on(units, zip(sizes, (at(found, percent / 100) for found in arrivals), strict=True))
+            assert day <= promised.likely or percent > 50
+            assert day <= promised.latest or percent > 90
+
+
+@given(AN_OUTLOOK)
+@settings(max_examples=60, deadline=None)
+def test_steps_go_up_to_the_last_unit_and_never_back(seen: Outlook) -> None:
+    units = [reach for reach, _ in seen.steps]
+    assert units == sorted(units)
+    assert units[-1] == seen.supply
+    for earlier, later in itertools.pairwise(found for _, found in seen.steps):
+        assert earlier.earliest <= later.earliest
+        assert earlier.likely <= later.likely
+        assert earlier.latest <= later.latest
+        assert later.earliest <= later.likely <= later.latest
 
 
 def test_beyond_the_announced_supply_past_months_count_on() -> None:

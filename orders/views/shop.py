@@ -20,9 +20,10 @@ from orders.basket import Basket
 from orders.context import CURRENCY_KEY, currency_of
 from orders.estimates import outlooks
 from orders.forms import AddForm
+from orders.lateness import lateness_curve
 from orders.offers import Offer, offer_of, offers
 from orders.track_record import kept_track_records
-from orders.windows import Outlook, nearest_rank
+from orders.windows import LATEST, LIKELY, Outlook
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +55,13 @@ class FeeTable:
 
 @dataclass(frozen=True, slots=True)
 class PastDeliveries:
-    """How many days late past batches came, and what three months of allocations were like."""
+    """How many days late past batches came, and what three months of allocations were like.
+
+    Of `batches`, `overdue` have not come yet; the days allow for them.
+    """
 
     batches: int
+    overdue: int
     middle: int
     nine_in_ten: int
     of_this_plan: bool
@@ -173,10 +178,12 @@ def _past_deliveries(outlook: Outlook) -> PastDeliveries | None:
     """None where there are no past batches to judge by."""
     if outlook.lateness_of == "assumption":
         return None
+    curve = lateness_curve(outlook.lateness, outlook.overdue)
     return PastDeliveries(
-        batches=len(outlook.lateness),
-        middle=nearest_rank(outlook.lateness, 0.5),
-        nine_in_ten=nearest_rank(outlook.lateness, 0.9),
+        batches=len(outlook.lateness) + len(outlook.overdue),
+        overdue=len(outlook.overdue),
+        middle=curve.day_of(LIKELY),
+        nine_in_ten=curve.day_of(LATEST),
         of_this_plan=outlook.lateness_of == "plan",
         monthly=outlook.monthly,
     )

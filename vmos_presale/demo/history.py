@@ -17,9 +17,8 @@ from django.conf import settings
 
 from evidence.contract_time import contract_date, contract_zone
 from orders.fifo import Claim, hand_out
+from orders.lateness import ASSUMED_LATENESS, ENOUGH_BATCHES
 from orders.windows import (
-    ASSUMED_LATENESS,
-    ENOUGH_BATCHES,
     MONTH_DAYS,
     MONTHS,
     Expected,
@@ -257,13 +256,16 @@ def _outlook(
     ]
     lateness = sorted(arrival.batch.late for arrival in arrivals if arrival.received_at <= at)
     enough = len(lateness) >= ENOUGH_BATCHES
+    today = contract_day(at + HOLD_BACK, 0)
+    overdue = [(max(today, batch.on) - batch.first_on).days for batch in to_come]
     months = [at - timedelta(days=MONTH_DAYS * ago) for ago in range(MONTHS, -1, -1)]
     counts = [bisect_left(allocated_at, moment) for moment in months]
     return Outlook(
-        today=contract_day(at + HOLD_BACK, 0),
+        today=today,
         free=free,
         expected=tuple(sorted(to_come, key=lambda expected: expected.on)),
         lateness=tuple(lateness if enough else ASSUMED_LATENESS),
+        overdue=tuple(sorted(days for days in overdue if days > 0)) if enough else (),
         lateness_of="plan" if enough else "assumption",
         monthly=tuple(later - earlier for earlier, later in itertools.pairwise(counts)),
     )
