@@ -19,7 +19,7 @@ from phonenumbers import PhoneNumberFormat, PhoneNumberType
 from accounts.models import User
 from evidence.pdf import unprintable
 from notices import codes
-from notices.channels.addresses import give_up
+from notices.cancelling import give_up, replace
 from notices.channels.push import are_keys, may_be_endpoint
 from notices.kinds import CONTACT_CODE, CONTACT_TEST, Kind
 from notices.models import ContactPoint, Notice
@@ -178,8 +178,14 @@ def replace_browser(
         _lock(customer_id)
         old = _in_use(customer_id, PUSH, old_endpoint)
         if old and old.address != endpoint:
-            give_up([old.pk], reason="The browser has changed its subscription.", now=now)
-            _take(customer_id, PUSH, endpoint, details=details, label=old.label or label, now=now)
+            replace(
+                [old.pk],
+                by=lambda: _take(
+                    customer_id, PUSH, endpoint, details=details, label=old.label or label, now=now
+                ),
+                reason="The browser has changed its subscription.",
+                now=now,
+            )
 
 
 def bind(
@@ -226,9 +232,19 @@ def add_postal_address(
         for point in before:
             if json.dumps(point.details) == json.dumps(details):
                 return point
-        give_up([point.pk for point in before], reason="The customer has given another address.", now=now)
-        point = _add(
-            customer_id, LETTER, postal.in_one_line[:500], details=details, label="", now=now, verified_at=now
+        point = replace(
+            [old.pk for old in before],
+            by=lambda: _add(
+                customer_id,
+                LETTER,
+                postal.in_one_line[:500],
+                details=details,
+                label="",
+                now=now,
+                verified_at=now,
+            ),
+            reason="The customer has given another address.",
+            now=now,
         )
         _tell_of(point, address)
     return point

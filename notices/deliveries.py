@@ -5,7 +5,8 @@
        |        |        |  ↘ uncertain  no answer
        └────────┴────────┘    not taken: again later
 
-    queued, leased → superseded (something newer tells it better), queued → cancelled (by staff)
+    queued, leased → superseded (something newer tells it better)
+    queued, leased → cancelled (see `cancelling`)
     dead, uncertain → queued (staff have it sent again)
 
 Every step is an UPDATE that names the state it leaves, so of two workers one takes it. The functions run
@@ -25,7 +26,7 @@ from django.db.models import F
 
 from accounts.models import User
 from evidence.setwise import as_written, given, write
-from notices.channels.addresses import give_up
+from notices.cancelling import give_up
 from notices.channels.protocol import Accepted, Gone, Outcome, Refused, Report, Unavailable, Uncertain
 from notices.expansion import fall_back
 from notices.models import (
@@ -298,12 +299,6 @@ def resend(*, delivery_ids: Iterable[int], by: User, now: datetime) -> int:
     return len(again)
 
 
-def cancel(*, delivery_ids: Iterable[int], by: User) -> int:
-    """Do not send what has not begun to be sent; return how many. It stays on record with who wanted it so."""
-    queued = Delivery.objects.filter(pk__in=list(delivery_ids), state=DeliveryState.QUEUED)
-    return queued.update(state=DeliveryState.CANCELLED, problem=_short(f"Cancelled by {by}."))
-
-
 def report(*, channel: str, told: Report, now: datetime) -> bool:
     """Write down what a provider tells later of a message it had taken; False if we know of none such.
 
@@ -336,7 +331,7 @@ def report(*, channel: str, told: Report, now: datetime) -> bool:
         if not told.has_arrived:
             if told.is_gone:
                 give_up_address(delivery.pk, reason=told.detail or "It came back.", now=now)
-            fall_back(delivery.notice, now=now)
+            fall_back([delivery.notice_id], now=now)
     return True
 
 
@@ -354,7 +349,7 @@ def pause_after(failures: int) -> timedelta:
 
 def _reported(channel: str, reference: str) -> Delivery | None:
     """The delivery that a provider means: by his own reference, or by ours where he was given it."""
-    known = Delivery.objects.filter(channel=channel).select_related("message", "notice__recipient")
+    known = Delivery.objects.filter(channel=channel).select_related("message")
     locked = known.select_for_update(of=("self",))
     ours = re.fullmatch(r"<?delivery-(\d{1,18})(@[^>]*)?>?", reference)
     if ours:
@@ -376,8 +371,7 @@ def _is_superseded(delivery: Claimed) -> bool:
 
 
 def _is_lost(delivery_id: int, *, now: datetime) -> None:
-    notice = Notice.objects.select_related("recipient").get(deliveries=delivery_id)
-    fall_back(notice, now=now)
+    fall_back(Notice.objects.filter(deliveries=delivery_id).values_list("pk", flat=True), now=now)
 
 
 def _after_failures(failures: int) -> DeliveryState:

@@ -17,8 +17,8 @@ from notices.channels import CHANNELS
 from notices.channels.in_site import InSite
 from notices.channels.protocol import Address
 from notices.kinds import KINDS, Kind
-from notices.models import Delivery, DeliveryState, DeliveryStep, Notice, Preference, QuietHours
-from notices.preferences import end_of_quiet, is_wanted
+from notices.models import ContactPoint, Delivery, DeliveryState, DeliveryStep, Notice, Preference, QuietHours
+from notices.preferences import end_of_quiet, is_wanted, quiet_hours_of
 
 logger = logging.getLogger(__name__)
 
@@ -57,53 +57,106 @@ def expand(*, now: datetime) -> int:
     return len(notices)
 
 
-def fall_back(notice: Notice, *, now: datetime) -> int:
-    """Have a notice go by the fallbacks of its kind, in the transaction in which its last hope was lost.
+def fall_back(notice_ids: Iterable[int], *, now: datetime) -> None:
+    """Have each of these notices that no way is left for go by the next fallback of its kind that reaches its reader.
 
-    Nothing happens as long as it is sent, or may still be, by any way that leaves our site. Returns how many
-    deliveries were made; where there are none, an error in the log says so.
+    To be called in the transaction in which a delivery of theirs was lost. Nothing happens to a notice that was sent,
+    or may still be, by a way that leaves our site, nor to one that something newer tells better. Where the last
+    fallback is lost too, an error in the log says so.
     """
-    kind = KINDS.get(notice.kind)
-    if kind is None or not kind.fallbacks:
-        return 0
-    over = (DeliveryState.DEAD, DeliveryState.CANCELLED, DeliveryState.SUPERSEDED)
-    hopes = Delivery.objects.filter(notice=notice).exclude(channel=InSite.slug).exclude(state__in=over)
-    if hopes.exclude(events__step=DeliveryStep.RETURNED).exists():
-        return 0
-    routes = list(_routes([notice], now=now, channels=kind.fallbacks))
-    made = _insert(routes)
-    if not made:
-        logger.error("Notice %s reaches %s by no way that is left.", notice.pk, notice.recipient)
-    return made
+    # Of two who lose the last two deliveries of one notice at once, each would see hope in the other's.
+    notices = list(
+        Notice.objects.filter(pk__in=list(notice_ids))
+        .select_related("recipient")
+        .defer("facts")
+        .select_for_update(no_key=True, of=("self",))
+        .order_by("id")
+    )
+    over = (DeliveryState.DEAD, DeliveryState.CANCELLED)
+    hopes = Delivery.objects.filter(notice__in=notices).exclude(channel=InSite.slug).exclude(state__in=over)
+    hopeful = set(hopes.exclude(events__step=DeliveryStep.RETURNED).values_list("notice", flat=True))
+    lost = [
+        notice
+        for notice in notices
+        if notice.pk not in hopeful and notice.kind in KINDS and KINDS[notice.kind].fallbacks
+    ]
+    if not lost:
+        return
+    tried = set(Delivery.objects.filter(notice__in=lost).values_list("notice", "channel", "address"))
+    ways = _Ways.of(lost)
+    routes: list[_Route] = []
+    for notice in lost:
+        kind = KINDS[notice.kind]
+        for slug in kind.fallbacks:
+            left = [
+                route
+                for route in ways.routes(notice, kind, slug, now=now)
+                if (notice.pk, slug, route.to.address) not in tried
+            ]
+            if left:
+                routes += left
+                break
+        else:
+            logger.error("Notice %s reaches %s by no way that is left.", notice.pk, notice.recipient)
+    _insert(routes)
 
 
-def _routes(
-    notices: Sequence[Notice], *, now: datetime, channels: Sequence[str] | None = None
-) -> Iterator[_Route]:
-    """Where notices go: by the channels that are given, else by those that their kinds and recipients want."""
-    recipients = list({notice.recipient_id: notice.recipient for notice in notices}.values())
-    usable = {slug: channel for slug, channel in CHANNELS.items() if not channel.missing()}
-    addresses = {slug: channel.addresses_of(recipients) for slug, channel in usable.items()}
-    said = _said_by(recipients)
-    quiet = {hours.customer_id: hours for hours in QuietHours.objects.filter(customer__in=recipients)}
+def redirect(deliveries: Sequence[Delivery], *, to: ContactPoint) -> None:
+    """Have the notices of deliveries that were given up go to another contact point of the same channel, at their time."""
+    notices = Notice.objects.select_related("recipient").in_bulk([each.notice_id for each in deliveries])
+    address = Address(to.address, to.pk)
+    _insert([_Route(notices[each.notice_id], to.channel, address, each.due_at) for each in deliveries])
+
+
+@dataclass(frozen=True, slots=True)
+class _Ways:
+    """How the recipients of some notices can be reached: their addresses by usable channel, and what they prefer."""
+
+    addresses: Mapping[str, Mapping[int, Sequence[Address]]]
+    said: Mapping[tuple[int, str, str], bool]
+    quiet: Mapping[int, QuietHours]
+
+    @classmethod
+    def of(cls, notices: Sequence[Notice]) -> "_Ways":
+        recipients = list({notice.recipient_id: notice.recipient for notice in notices}.values())
+        return cls(
+            addresses={
+                slug: channel.addresses_of(recipients)
+                for slug, channel in CHANNELS.items()
+                if not channel.missing()
+            },
+            said=_said_by(recipients),
+            quiet=quiet_hours_of([recipient.pk for recipient in recipients]),
+        )
+
+    def routes(self, notice: Notice, kind: Kind, slug: str, *, now: datetime) -> Iterator[_Route]:
+        """Where a notice goes by one channel: nowhere if that cannot be used, or does not reach its reader."""
+        if slug not in self.addresses or notice.to_channel not in ("", slug):
+            return
+        due_at = now
+        if CHANNELS[slug].rings and notice.recipient_id in self.quiet:
+            due_at = end_of_quiet(
+                self.quiet[notice.recipient_id],
+                time_zone=notice.recipient.time_zone,
+                urgency=kind.urgency,
+                now=now,
+            )
+        for to in _addresses_for(notice, self.addresses[slug].get(notice.recipient_id, ())):
+            yield _Route(notice, slug, to, due_at)
+
+
+def _routes(notices: Sequence[Notice], *, now: datetime) -> Iterator[_Route]:
+    """Where notices go by all channels that their kinds and recipients want."""
+    ways = _Ways.of(notices)
     for notice in notices:
         kind = KINDS.get(notice.kind)
         if kind is None:
             logger.error("Notice %s is of the unknown kind %r and goes to nobody.", notice.pk, notice.kind)
             continue
-        for slug, channel in usable.items():
-            if not _goes_by(slug, notice, kind, said=said, channels=channels):
-                continue
-            due_at = now
-            if channel.rings and notice.recipient_id in quiet:
-                due_at = end_of_quiet(
-                    quiet[notice.recipient_id],
-                    time_zone=notice.recipient.time_zone,
-                    urgency=kind.urgency,
-                    now=now,
-                )
-            for to in _addresses_for(notice, addresses[slug].get(notice.recipient_id, ())):
-                yield _Route(notice, slug, to, due_at)
+        for slug in ways.addresses:
+            said = ways.said.get((notice.recipient_id, kind.slug, slug))
+            if notice.to_channel or is_wanted(kind, slug, said=said):
+                yield from ways.routes(notice, kind, slug, now=now)
 
 
 def _said_by(recipients: Sequence[User]) -> Mapping[tuple[int, str, str], bool]:
@@ -117,21 +170,6 @@ def _said_by(recipients: Sequence[User]) -> Mapping[tuple[int, str, str], bool]:
     }
 
 
-def _goes_by(
-    channel: str,
-    notice: Notice,
-    kind: Kind,
-    *,
-    said: Mapping[tuple[int, str, str], bool],
-    channels: Sequence[str] | None,
-) -> bool:
-    if notice.to_channel:
-        return channel == notice.to_channel
-    if channels is not None:
-        return channel in channels
-    return is_wanted(kind, channel, said=said.get((notice.recipient_id, kind.slug, channel)))
-
-
 def _addresses_for(notice: Notice, own: Sequence[Address]) -> Sequence[Address]:
     """The recipient's own, or the one that the notice names."""
     if not notice.to_address:
@@ -140,11 +178,10 @@ def _addresses_for(notice: Notice, own: Sequence[Address]) -> Sequence[Address]:
     return [to for to in own if to.address == notice.to_address] or (Address(notice.to_address),)
 
 
-def _insert(routes: Iterable[_Route]) -> int:
-    """Make the deliveries that are not there yet; return how many."""
-    routes = list(routes)
+def _insert(routes: Sequence[_Route]) -> None:
+    """Make the deliveries that are not there yet."""
     if not routes:
-        return 0
+        return
     table = given(
         ("notice_id", "bigint", [route.notice.pk for route in routes]),
         ("channel", "text", [route.channel for route in routes]),
@@ -160,7 +197,6 @@ def _insert(routes: Iterable[_Route]) -> int:
             f"priority, due_at, 'queued', 0, '', '' FROM {table.sql} WHERE true ORDER BY n ON CONFLICT DO NOTHING",
             table.params,
         )
-        return int(cursor.rowcount)
 
 
 def _supersede(routes: Iterable[_Route]) -> None:

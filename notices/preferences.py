@@ -6,7 +6,7 @@ counts it as delivered once it is sent, so it is sent. Everything else is the cu
 
 import functools
 import zoneinfo
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 
@@ -127,6 +127,11 @@ def keep_quiet(*, customer_id: int, begin_at: time | None, end_at: time | None) 
             QuietHours.objects.update_or_create(
                 customer_id=customer_id, defaults={"begin_at": begin_at, "end_at": end_at}
             )
+
+
+def quiet_hours_of(customer_ids: Iterable[int]) -> Mapping[int, QuietHours]:
+    """Those of each who keeps any, by id."""
+    return {hours.customer_id: hours for hours in QuietHours.objects.filter(customer__in=customer_ids)}
 
 
 def end_of_quiet(hours: QuietHours, *, time_zone: str, urgency: Urgency, now: datetime) -> datetime:

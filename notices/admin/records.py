@@ -18,7 +18,8 @@ from unfold.datasets import BaseDataset
 
 from accounts.models import User
 from evidence.admin import RecordAdmin, RecordInline, button, choice_column, column, posted
-from notices.deliveries import cancel, resend
+from notices.cancelling import cancel
+from notices.deliveries import resend
 from notices.exporting import exported
 from notices.models import (
     ContactPoint,
@@ -46,6 +47,7 @@ STEP_COLOURS: dict[str, str] = {
     DeliveryStep.RECEIVED: "success",
     DeliveryStep.RETURNED: "danger",
     DeliveryStep.RESENT: "info",
+    DeliveryStep.CANCELLED: "info",
 }
 
 
@@ -166,9 +168,12 @@ class DeliveryAdmin(RecordAdmin):
             request,
             delivery,
             title=_("Do not send it?"),
-            intro=_("It stays on record as cancelled by you."),
+            intro=_(
+                "It stays on record as cancelled by you. Where no other way is left to tell the customer what is owed to him, "
+                "it is sent by the next one: by text message, at last by letter."
+            ),
             button=_("Do not send it"),
-            verb=lambda: cancel(delivery_ids=[delivery.pk], by=staff(request)),
+            verb=lambda: cancel(delivery_ids=[delivery.pk], by=staff(request), now=timezone.now()),
         )
 
     @admin.action(description=gettext_lazy("Send again what was refused or is unknown"), permissions=["act"])

@@ -182,8 +182,9 @@ class DeliveryStep(models.TextChoices):
     # What the provider reports later.
     RECEIVED = "received", _("received by the recipient's system")
     RETURNED = "returned", _("returned as undeliverable")
-    # What staff do.
+    # What becomes of it by somebody's word.
     RESENT = "resent", _("sent again by staff")
+    CANCELLED = "cancelled", _("cancelled")
 
 
 class DeliveryEvent(AppendOnly):
@@ -197,7 +198,10 @@ class DeliveryEvent(AppendOnly):
     step = models.CharField(_("step"), max_length=10, choices=DeliveryStep.choices)
     at = models.DateTimeField(_("at"))
     address = models.CharField(_("address"), max_length=500)
-    message = models.ForeignKey(Message, models.PROTECT, related_name="+", verbose_name=_("message text"))
+    # None where it was cancelled before there were any words.
+    message = models.ForeignKey(
+        Message, models.PROTECT, null=True, related_name="+", verbose_name=_("message text")
+    )
     provider_reference = models.CharField(_("provider's reference"), max_length=200, blank=True)
     detail = models.CharField(_("detail"), max_length=300, blank=True)
 
@@ -207,6 +211,10 @@ class DeliveryEvent(AppendOnly):
         ordering = ("id",)
         constraints = (
             models.UniqueConstraint("delivery", "attempt", "step", name="notices_deliveryevent_unique"),
+            models.CheckConstraint(
+                name="notices_deliveryevent_of_a_message",
+                condition=Q(message__isnull=False) | Q(step=DeliveryStep.CANCELLED),
+            ),
         )
 
     def __str__(self) -> str:

@@ -7,9 +7,10 @@ from django.db import transaction
 from django.utils.functional import Promise
 
 from accounts.models import User
+from notices.channels.addresses import addresses_of
 from notices.channels.protocol import Accepted, Address, Outcome, Outgoing
 from notices.kinds import KINDS, PAYMENT_RECEIVED, Form, Kind
-from notices.models import ContactPoint, Notice
+from notices.models import Notice
 from notices.outbox import Draft, tell
 from notices.samples import FACTS
 
@@ -88,7 +89,4 @@ class Phones(Outside):
         return self.lacks
 
     def addresses_of(self, recipients: Sequence[User]) -> Mapping[int, Sequence[Address]]:
-        points = ContactPoint.objects.filter(
-            customer__in=recipients, channel=self.slug, verified_at__isnull=False, removed_at=None
-        )
-        return {point.customer_id: (Address(point.address, point.pk),) for point in points}
+        return addresses_of(self.slug, recipients)

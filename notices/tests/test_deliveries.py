@@ -7,7 +7,7 @@ import pytest
 from accounts.models import User
 from notices import deliveries
 from notices.channels import CHANNELS
-from notices.channels.protocol import Accepted, Refused, Report, Unavailable, Uncertain
+from notices.channels.protocol import Accepted, Refused, Report, Uncertain
 from notices.kinds import ALLOCATED
 from notices.models import ContactPoint, Delivery, DeliveryEvent
 from notices.outbox import drain
@@ -74,15 +74,6 @@ def test_what_was_sent_or_waits_is_not_sent_again(monkeypatch: pytest.MonkeyPatc
     told(customer("ben@example.com"), key="waits")
     everything = list(Delivery.objects.values_list("pk", flat=True))
     assert deliveries.resend(delivery_ids=everything, by=staff, now=LATER) == 0
-
-
-def test_what_waits_can_be_cancelled_and_nothing_else(monkeypatch: pytest.MonkeyPatch, staff: User) -> None:
-    sent_with(monkeypatch, Unavailable("busy"))
-    everything = list(Delivery.objects.values_list("pk", flat=True))
-    assert deliveries.cancel(delivery_ids=everything, by=staff) == 1
-    assert (mail().state, mail().problem) == ("cancelled", "Cancelled by staff@example.com.")
-    assert deliveries.cancel(delivery_ids=everything, by=staff) == 0
-    assert drain(now=NOW + timedelta(days=2)) == 0
 
 
 # --- what is reported later --------------------------------------------------------------------------
