@@ -214,6 +214,9 @@ class _Walk:
             estimate = _estimate(
                 line, found, ahead=ahead, forecast=forecast, cause=cause, now=self.now, previous=previous
             )
+            if previous and kind is kinds.NEXT_IN_LINE:
+                # Whoever has switched it off hears nothing of it, and is still owed the update.
+                estimate.next_update_by = previous.next_update_by
             made.append(estimate)
             if estimate.basis == Basis.FREE:
                 continue
@@ -352,10 +355,11 @@ def _worth_telling(
         has_changed = _moved(before.likely, found.likely) or _moved(before.latest, found.latest)
     if has_changed:
         return kinds.ESTIMATE_CHANGED
-    if ahead == 0 < previous.units_ahead:
-        return kinds.NEXT_IN_LINE
+    # Before what a customer may have switched off: the update is promised to everybody.
     if previous.next_update_by <= outlook.today:
         return kinds.ESTIMATE_CONFIRMED
+    if ahead == 0 < previous.units_ahead:
+        return kinds.NEXT_IN_LINE
     return None
 
 
@@ -420,7 +424,10 @@ def _choice_after_delay(
         return None
     draft = _draft(line, estimate, previous=previous, kind=kinds.DELAYED)
     choice = in_language(right.delay, line.order.customer.language)
-    return replace(draft, facts={**draft.facts, "promised": promised.isoformat(), "choice": choice})
+    # In no thread: the next change of the dates makes older dates not worth sending, but never the choice.
+    return replace(
+        draft, facts={**draft.facts, "promised": promised.isoformat(), "choice": choice}, thread=""
+    )
 
 
 def _lateness(today: date) -> tuple[dict[int, list[int]], dict[int, list[int]]]:

@@ -7,7 +7,8 @@ from pytest_django import Settings
 
 from agreements.models import StatutoryRight
 from inventory.models import BatchState, SupplyBatch
-from notices.models import Announcement, Notice
+from notices.expansion import expand
+from notices.models import Announcement, Delivery, DeliveryState, Notice
 from orders import estimates
 from orders.allocation import allocate_devices
 from orders.estimates import outlooks, quote, record_first_estimate, refresh_estimates
@@ -303,6 +304,71 @@ def test_customer_who_has_come_to_the_head_of_the_queue_hears_that_he_is_next() 
     assert (told.recipient, told.about) == (second.order.customer, second.order.reference)
     assert (newest(second).cause, newest(second).units_ahead) == (Cause.TURN, 0)
     assert newest(first).number == 1
+
+
+@pytest.fixture
+def second_of_two() -> OrderLine:
+    """A line that was behind another of two units when it was estimated, and is at the head now."""
+    plan = make_plan()
+    fee = make_fee(plan)
+    make_batch(plan, quantity=50, on=date(2027, 2, 1))
+    make_line(fee, quantity=2, paid_at=NOW - timedelta(hours=2))
+    second = make_line(fee, quantity=2, paid_at=NOW - timedelta(hours=1))
+    refresh_estimates(plan_id=plan.pk, now=NOW)
+    make_devices(plan, 2)
+    allocate_devices(plan_id=plan.pk, now=NOW)
+    return second
+
+
+@pytest.mark.clause("3.3")
+@pytest.mark.django_db
+def test_being_next_puts_off_no_promised_update(second_of_two: OrderLine) -> None:
+    refresh_estimates(plan_id=second_of_two.plan_id, now=NOW + timedelta(days=1))
+    assert (newest(second_of_two).cause, newest(second_of_two).next_update_by) == (
+        Cause.TURN,
+        TODAY + timedelta(days=7),
+    )
+
+    refresh_estimates(plan_id=second_of_two.plan_id, now=NOW + timedelta(days=7))
+    assert newest(second_of_two).cause == Cause.SCHEDULE
+    assert Notice.objects.filter(
+        kind="estimate-confirmed", recipient=second_of_two.order.customer_id
+    ).exists()
+
+
+@pytest.mark.clause("3.3")
+@pytest.mark.django_db
+def test_update_that_is_due_comes_before_the_word_that_can_be_switched_off(second_of_two: OrderLine) -> None:
+    refresh_estimates(plan_id=second_of_two.plan_id, now=NOW + timedelta(days=7))
+
+    assert (newest(second_of_two).cause, newest(second_of_two).units_ahead) == (Cause.SCHEDULE, 0)
+    assert not Notice.objects.filter(kind="next-in-line").exists()
+
+
+@pytest.mark.clause("3.3")
+@pytest.mark.django_db
+def test_choice_after_a_delay_is_sent_however_often_the_dates_change_in_the_backlog() -> None:
+    line = waiting_under(delay_days=30)
+    for days in (60, 150, 240):  # a change, the choice, another change
+        supply_comes(line, date(2026, 11, 1) + timedelta(days=days))
+    assert list(
+        Notice.objects.filter(recipient=line.order.customer_id).order_by("pk").values_list("kind", "thread")
+    ) == [
+        ("estimate-made", f"estimate:{line.pk}"),
+        ("estimate-changed", f"estimate:{line.pk}"),
+        ("delayed", ""),
+        ("estimate-changed", f"estimate:{line.pk}"),
+    ]
+
+    expand(now=NOW)
+
+    mails = Delivery.objects.filter(notice__recipient=line.order.customer_id, channel="email")
+    assert list(mails.order_by("notice_id").values_list("notice__kind", "state")) == [
+        ("estimate-made", DeliveryState.SUPERSEDED),
+        ("estimate-changed", DeliveryState.SUPERSEDED),
+        ("delayed", DeliveryState.QUEUED),
+        ("estimate-changed", DeliveryState.QUEUED),
+    ]
 
 
 @pytest.mark.clause("3.3")
