@@ -2,8 +2,10 @@
 
 Judged is the first estimate of a line that named dates from announced supply or from past allocations, once its latest
 date is over, and not before: those served early would otherwise be counted, and those who wait beside them not.
-It *held* if the last unit of the line was allocated on or before that date; whoever still waits counts as broken.
-Lines with refunded units and lines on hold are left out. A promise belongs to the month of its latest date.
+It *held* if the last unit of the line was allocated on or before that date. It is *broken* by whoever still waits, by
+units refunded because we could not supply them, whenever that was said, and by units that left the queue for whatever
+reason after that date. Units that left before it for another reason do not count, and a line without others is left out;
+so is one whose payment was disputed by that date. A promise belongs to the month of its latest date.
 """
 
 from collections import Counter
@@ -12,15 +14,29 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 from django.core.cache import cache
-from django.db.models import Case, Count, OuterRef, Subquery, When
+from django.db.models import BooleanField, Case, Count, Exists, F, OuterRef, Q, Subquery, When
 from django.db.models.functions import TruncDate
 
 from evidence.contract_time import contract_date, contract_zone
-from orders.models import Basis, Estimate, LineState, OrderLine, QueueEvent, QueueEventKind
+from orders.models import (
+    Basis,
+    Estimate,
+    Ground,
+    LineState,
+    OrderLine,
+    QueueEvent,
+    QueueEventKind,
+    RefundLine,
+    RefundState,
+)
 
 MONTHS = 12
 KEPT_SECONDS = 3600
 NAMES_DATES = (Basis.SUPPLY, Basis.RATE)
+# Units that waited and that we gave up to supply.
+NOT_SUPPLIED = RefundLine.objects.filter(
+    allocation=None, refund__ground=Ground.UNABLE_TO_SUPPLY, refund__state__in=RefundState.granted()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +44,7 @@ class Score:
     """Of `judged` lines' promises `held` were kept.
 
     `bias` is the median of the days from the likely date to the allocation of the last unit, below 0 when it came
-    earlier; whoever still waits is counted as if served today. None when nothing was judged.
+    earlier; whoever still waits, or had to leave, is counted as if served today. None when nothing was judged.
     """
 
     judged: int
@@ -108,18 +124,26 @@ def track_records(plan_ids: Iterable[int], *, now: datetime) -> dict[int, TrackR
     tallies = {plan_id: {month: _Tally.empty() for month in months} for plan_id in wanted}
     totals = {plan_id: _Tally.empty() for plan_id in wanted}
     dated = Estimate.objects.filter(line=OuterRef("pk"), basis__in=NAMES_DATES).order_by("number")
-    judged = OrderLine.objects.filter(
-        plan_id__in=wanted, state__in=(LineState.WAITING, LineState.ALLOCATED), withdrawn=0
+    paid = OrderLine.objects.filter(plan_id__in=wanted, paid_at__isnull=False)
+    first = paid.annotate(first=Subquery(dated.values("pk")[:1])).values("first")
+    due = Estimate.objects.filter(pk__in=first, latest__gte=months[0], latest__lt=today).alias(
+        served=_day_of(QueueEventKind.ALLOCATED, "-at"),
+        left=Case(When(line__withdrawn__gt=0, then=_day_of(QueueEventKind.LEFT, "-at"))),
+        disputed=_day_of(QueueEventKind.HELD, "at"),
+        is_refused=Exists(NOT_SUPPLIED.filter(line=OuterRef("line"))),
     )
-    first = judged.annotate(first=Subquery(dated.values("pk")[:1])).values("first")
-    last_unit = QueueEvent.objects.filter(line=OuterRef("line"), kind=QueueEventKind.ALLOCATED)
-    served_at = Case(
-        When(line__state=LineState.ALLOCATED, then=Subquery(last_unit.order_by("-at").values("at")[:1]))
+    due = due.alias(
+        is_broken=Case(
+            When(line__state__in=(LineState.WAITING, LineState.HELD), then=True),
+            When(is_refused=True, then=True),
+            When(left__gt=F("latest"), then=True),
+            default=False,
+            output_field=BooleanField(),
+        )
     )
-    due = Estimate.objects.filter(pk__in=first, latest__gte=months[0], latest__lt=today).annotate(
-        served_on=TruncDate(served_at, tzinfo=contract_zone())
-    )
-    groups = due.order_by().values_list("line__plan_id", "likely", "latest", "served_on")
+    judged = due.filter(Q(disputed=None) | Q(disputed__gt=F("latest"))).exclude(is_broken=False, served=None)
+    judged = judged.annotate(served_on=Case(When(is_broken=False, then=F("served"))))
+    groups = judged.order_by().values_list("line__plan_id", "likely", "latest", "served_on")
     for plan_id, likely, latest, served_on, lines in groups.annotate(lines=Count("pk")):
         is_held = served_on is not None and served_on <= latest
         days = ((served_on or today) - likely).days
@@ -132,6 +156,12 @@ def track_records(plan_ids: Iterable[int], *, now: datetime) -> dict[int, TrackR
         )
         for plan_id in wanted
     }
+
+
+def _day_of(kind: QueueEventKind, order: str) -> Subquery:
+    """The contract day on which that happened to the line of an estimate: last by "-at", first by "at"; None if never."""
+    events = QueueEvent.objects.filter(line=OuterRef("line"), kind=kind).order_by(order)
+    return Subquery(events.values(day=TruncDate("at", tzinfo=contract_zone()))[:1])
 
 
 def _months_up_to(today: date) -> list[date]:

@@ -1,5 +1,6 @@
 """What became of the dates that were given. Today is November 23, 2026."""
 
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 
 import pytest
@@ -8,9 +9,20 @@ from pytest_django import DjangoAssertNumQueries
 from evidence.contract_time import contract_midnight
 from inventory.models import Fee, Plan
 from orders.allocation import allocate_devices
-from orders.models import Basis, Cause, Estimate, Forecast, LineState, OrderLine
+from orders.models import (
+    Basis,
+    Cause,
+    Estimate,
+    Forecast,
+    Ground,
+    LineState,
+    OrderLine,
+    QueueEventKind,
+)
+from orders.queue.fairness import record
+from orders.refunds import approve_refund, request_refund
 from orders.track_record import Score, TrackRecord, kept_track_records, track_record, track_records
-from tests.builders import NOW, make_devices, make_fee, make_line, make_plan
+from tests.builders import NOW, make_capture, make_devices, make_fee, make_line, make_plan, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -136,14 +148,98 @@ def test_estimates_without_a_date_are_passed_over_for_the_first_with_one(plan: P
     assert total(plan) == Score(1, 1, 1)
 
 
-def test_refunded_and_disputed_lines_are_left_out(plan: Plan, fee: Fee) -> None:
-    for changed in (
-        {"state": LineState.HELD},
-        {"state": LineState.WITHDRAWN, "withdrawn": 2},
-        {"withdrawn": 1},
-    ):
-        OrderLine.objects.filter(pk=promised_line(fee, quantity=2).pk).update(**changed)
+def refund(
+    line: OrderLine,
+    *,
+    on: date,
+    units: int = 0,
+    phones: Sequence[int] = (),
+    ground: Ground = Ground.LAW,
+    is_approved: bool = True,
+) -> None:
+    """Take back units that wait, or phones, at noon of a contract day."""
+    if not line.order.ledger.exists():
+        make_capture(line.order)
+    noon = contract_midnight(on) + timedelta(hours=12)
+    asked = request_refund(
+        order_id=line.order_id,
+        ground=ground,
+        legal_basis="A law" if ground == Ground.LAW else "",
+        explanation="Why",
+        units={line.pk: units},
+        phones=phones,
+        requested_by_id=make_user(is_staff=True).pk,
+        now=noon,
+    )
+    if is_approved:
+        approve_refund(refund_id=asked.pk, approved_by_id=make_user(is_staff=True).pk, now=noon)
+
+
+def test_who_left_for_another_reason_before_that_date_is_left_out(plan: Plan, fee: Fee) -> None:
+    refund(promised_line(fee, quantity=2), on=LATEST, units=2)
     assert total(plan) == Score(0, 0, None)
+
+
+def test_who_left_after_that_date_was_let_down_whatever_the_ground(plan: Plan, fee: Fee) -> None:
+    refund(promised_line(fee, quantity=2), on=LATEST + timedelta(days=1), units=2)
+    # As if he were served today.
+    assert total(plan) == Score(1, 0, 22)
+
+
+@pytest.mark.clause("3.3")
+def test_who_is_refunded_because_we_could_not_supply_was_let_down_whenever_that_was(
+    plan: Plan, fee: Fee
+) -> None:
+    refund(promised_line(fee), on=date(2026, 9, 2), units=1, ground=Ground.UNABLE_TO_SUPPLY)
+    assert total(plan) == Score(1, 0, 22)
+
+
+def test_unit_that_could_not_be_supplied_breaks_the_promise_to_the_rest(plan: Plan, fee: Fee) -> None:
+    line = promised_line(fee, quantity=3)
+    serve(line, on=date(2026, 10, 2), units=2)
+    refund(line, on=date(2026, 10, 3), units=1, ground=Ground.UNABLE_TO_SUPPLY)
+    line.refresh_from_db()
+    assert (line.state, total(plan)) == (LineState.ALLOCATED, Score(1, 0, 22))
+
+
+def test_units_that_stay_are_judged_without_those_that_left_before(plan: Plan, fee: Fee) -> None:
+    in_time, late = promised_line(fee, quantity=2), promised_line(fee, quantity=2)
+    for line in (in_time, late):
+        refund(line, on=date(2026, 10, 1), units=1)
+    serve(in_time, on=date(2026, 11, 1), units=1)
+    serve(late, on=date(2026, 11, 12), units=1)
+    assert total(plan) == Score(2, 1, 0)
+
+
+def test_phone_that_came_in_time_and_is_refunded_later_was_in_time(plan: Plan, fee: Fee) -> None:
+    line = promised_line(fee)
+    serve(line, on=date(2026, 11, 2))
+    phones = [line.allocations.get().pk]
+    refund(line, on=date(2026, 11, 20), phones=phones, ground=Ground.UNABLE_TO_SUPPLY)
+    line.refresh_from_db()
+    assert (line.state, total(plan)) == (LineState.WITHDRAWN, Score(1, 1, 1))
+
+
+def test_refund_that_is_only_asked_for_changes_nothing(plan: Plan, fee: Fee) -> None:
+    line = promised_line(fee, quantity=2)
+    refund(line, on=date(2026, 10, 1), units=1, ground=Ground.UNABLE_TO_SUPPLY, is_approved=False)
+    serve(line, on=date(2026, 11, 2))
+    assert total(plan) == Score(1, 1, 1)
+
+
+def put_on_hold(line: OrderLine, *, on: date) -> None:
+    OrderLine.objects.filter(pk=line.pk).update(state=LineState.HELD)
+    record(QueueEventKind.HELD, [(line, line.quantity)], now=contract_midnight(on))
+
+
+def test_payment_disputed_by_that_date_leaves_a_line_out(plan: Plan, fee: Fee) -> None:
+    put_on_hold(promised_line(fee), on=LATEST)
+    assert total(plan) == Score(0, 0, None)
+
+
+def test_payment_disputed_after_that_date_does_not_undo_a_broken_promise(plan: Plan, fee: Fee) -> None:
+    put_on_hold(promised_line(fee), on=LATEST + timedelta(days=1))
+    assert total(plan) == Score(1, 0, 22)
 
 
 def test_months_are_those_of_the_latest_date_and_add_up(plan: Plan, fee: Fee) -> None:
