@@ -8,8 +8,8 @@ class OrdersConfig(AppConfig):
     name = "orders"
 
     def ready(self) -> None:
-        # Models can be imported only now (Django loads this module before them). The first registers itself.
-        from orders import audiences  # noqa: F401
+        # Models can be imported only now (Django loads this module before them). The first two register themselves.
+        from orders import audiences, checks  # noqa: F401
         from orders.queue import segments
 
         post_migrate.connect(segments.install, sender=self, dispatch_uid="orders.queue.segments")

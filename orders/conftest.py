@@ -6,7 +6,6 @@ import pytest
 from pytest_django import Settings
 from pytest_django.live_server_helper import LiveServer
 
-from orders import gateways
 from orders.gateways import paypal as paypal_gateway
 from orders.gateways.emulators.running import RunningSandbox
 from orders.gateways.emulators.running_alipay import RunningAlipay
@@ -53,11 +52,9 @@ def paypal(shop: Listener, settings: Settings) -> Iterator[RunningPayPal]:
 
 
 @pytest.fixture
-def alipay(shop: Listener, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningAlipay]:
+def alipay(shop: Listener, settings: Settings) -> Iterator[RunningAlipay]:
     """Alipay's emulator, as above, and the method Alipay by it, without Stripe between."""
-    methods = [method for method in gateways.METHODS if method.slug != "alipay"]
-    method = gateways.Method("alipay", gateways.LABELS["alipay"], "alipay")
-    monkeypatch.setattr(gateways, "METHODS", (*methods, method))
+    settings.PAYMENT_METHODS = [*settings.PAYMENT_METHODS, "alipay:CNY=alipay"]
     with configured_alipay(settings) as running:
         yield running
 

@@ -86,21 +86,21 @@ PLATFORM_LOCATION = env.str("PLATFORM_LOCATION", default="")
 
 # --- payment gateways --------------------------------------------------------------------------------
 
-# A gateway speaks https. The emulators that ship with the shop do not: only the demo lets them in.
-# Method → the gateway that processes it, in the order in which buyers see them. What a gateway lacks takes its
-# methods off the list.
-PAYMENT_METHODS: dict[str, str] = env.dict(
+# Which gateway processes a method, in the order in which buyers see the methods: alipay=stripe in every currency,
+# alipay:CNY=alipay in one. What a gateway lacks takes its methods off the list. `orders.checks` reads it over.
+PAYMENT_METHODS: list[str] = env.list(
     "PAYMENT_METHODS",
-    default={
-        "card": "stripe",
-        "paypal": "paypal",
-        "alipay": "stripe",
-        "wechat": "stripe",
-        "bitcoin": "nowpayments",
-        "ethereum": "nowpayments",
-        "sandbox": "sandbox",
-    },
+    default=[
+        "card=stripe",
+        "paypal=paypal",
+        "alipay=stripe",
+        "wechat=stripe",
+        "bitcoin=nowpayments",
+        "ethereum=nowpayments",
+        "sandbox=sandbox",
+    ],
 )
+# A gateway speaks https. The emulators that ship with the shop do not: only the demo lets them in.
 ALLOW_EMULATORS = env.bool("ALLOW_EMULATORS", default=DEMO)
 SANDBOX_GATEWAY_URL = env.str("SANDBOX_GATEWAY_URL", default="").rstrip("/")
 SANDBOX_GATEWAY_KEY = env.str("SANDBOX_GATEWAY_KEY", default="")
@@ -409,14 +409,6 @@ SESSION_COOKIE_HTTPONLY = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 
-# Where buyers are sent to pay. The pages of Stripe and PayPal are on another host than their APIs.
-_gateway_origins = [
-    *([SANDBOX_GATEWAY_URL] if SANDBOX_GATEWAY_URL else []),
-    *([STRIPE_URL.replace("://api.", "://checkout.")] if STRIPE_SECRET_KEY else []),
-    # Alipay leads on to cashiers on other hosts of its own.
-    *(["https://*.alipay.com"] if ALIPAY_APP_ID else []),
-    *([PAYPAL_URL.replace("://api-m.", "://www.")] if PAYPAL_CLIENT_ID else []),
-]
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": [NONE],
@@ -428,8 +420,8 @@ CONTENT_SECURITY_POLICY = {
         "manifest-src": [SELF],
         "base-uri": [NONE],
         "frame-ancestors": [NONE],
-        # Browsers check the redirect that follows a form as well: paying leads to the gateway's page.
-        "form-action": [SELF, *_gateway_origins],
+        # `vmos_presale.csp` adds the pages of the gateways.
+        "form-action": [SELF],
     }
 }
 

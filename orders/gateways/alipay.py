@@ -38,6 +38,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from inventory.money import Money
+from orders.gateways.origins import origin_of
 from orders.gateways.protocol import (
     BadSignature,
     Booking,
@@ -71,6 +72,8 @@ BEIJING = ZoneInfo("Asia/Shanghai")
 # A bill is there in the forenoon of the next day. If there is none at noon, nothing happened on that day.
 BILL_AFTER = timedelta(days=1, hours=12)
 BILL_HOST = "dwbillcenter.alipay.com"
+# Alipay's, and that of its sandbox.
+HOUSES = ("alipay.com", "alipaydev.com")
 LEAST_KEY_BITS = 2048
 
 URL = re.compile(r"https?://[!\"$-;=@-~]{1,200}")
@@ -132,6 +135,7 @@ class AlipayGateway:
 
     slug: str = "alipay"
     label: str | Promise = _("Alipay")
+    methods: frozenset[str] = frozenset({"alipay"})
     currencies: frozenset[str] = frozenset({CURRENCY})
     webhook_answer: WebhookAnswer = WebhookAnswer(body=b"success")
     # The signature is in the body.
@@ -151,6 +155,11 @@ class AlipayGateway:
         if settings.ALIPAY_URL and not (_is_https() or settings.ALLOW_EMULATORS):
             missing.append("ALLOW_EMULATORS")
         return missing
+
+    def pay_origins(self) -> tuple[str, ...]:
+        """The gateway leads on to cashiers on other hosts of the same house."""
+        houses = (house for house in HOUSES if _host().endswith(f".{house}"))
+        return tuple(f"https://*.{house}" for house in houses) or (origin_of(settings.ALIPAY_URL),)
 
     def open(self, charge: Charge) -> Opened:
         """Sign the address of Alipay's page, for a phone or for a computer.
@@ -427,6 +436,10 @@ def _trust() -> ssl.SSLContext:
 def _is_https() -> bool:
     url: str = settings.ALIPAY_URL
     return url.startswith("https://")
+
+
+def _host() -> str:
+    return urlsplit(settings.ALIPAY_URL).hostname or ""
 
 
 @cache

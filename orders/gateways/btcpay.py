@@ -25,6 +25,7 @@ from django.utils.translation import gettext_lazy as _
 from inventory.money import Money
 from orders.gateways.asking import Asking, Number, Query, read_json
 from orders.gateways.coins import BITCOIN, payment_uri, worth, worth_each, written
+from orders.gateways.origins import origin_of
 from orders.gateways.protocol import (
     BadSignature,
     Booking,
@@ -141,6 +142,7 @@ class BtcpayGateway:
 
     slug: str = "btcpay"
     label: str | Promise = _("BTCPay Server")
+    methods: frozenset[str] = frozenset({"bitcoin"})
     currencies: frozenset[str] = frozenset(settings.SHOP_CURRENCIES)
     webhook_answer: WebhookAnswer = WebhookAnswer()
     kept_headers: tuple[str, ...] = ("btcpay-",)
@@ -162,6 +164,9 @@ class BtcpayGateway:
         ):
             missing.append("ALLOW_EMULATORS")
         return missing
+
+    def pay_origins(self) -> tuple[str, ...]:
+        return (origin_of(settings.BTCPAY_URL),)
 
     def open(self, charge: Charge) -> Opened:
         if charge.method not in ("", "bitcoin"):

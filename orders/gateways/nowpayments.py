@@ -116,6 +116,7 @@ class NowpaymentsGateway:
 
     slug: str = "nowpayments"
     label: str | Promise = _("NOWPayments")
+    methods: frozenset[str] = frozenset({"bitcoin", "ethereum"})
     currencies: frozenset[str] = frozenset(settings.SHOP_CURRENCIES)
     webhook_answer: WebhookAnswer = WebhookAnswer()
     kept_headers: tuple[str, ...] = ("x-nowpayments-",)
@@ -135,6 +136,9 @@ class NowpaymentsGateway:
         if _setting("URL") and not (_setting("URL").startswith("https://") or settings.ALLOW_EMULATORS):
             missing.append("ALLOW_EMULATORS")
         return missing
+
+    def pay_origins(self) -> tuple[str, ...]:
+        return ()
 
     def open(self, charge: Charge) -> Opened:
         currency = METHODS.get(charge.method)

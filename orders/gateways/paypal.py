@@ -33,6 +33,7 @@ from django.utils.translation import gettext
 from paypalrestsdk import Api, exceptions
 
 from inventory.money import Money
+from orders.gateways.origins import origin_of
 from orders.gateways.protocol import (
     BadSignature,
     Booking,
@@ -141,6 +142,7 @@ class PayPalGateway:
 
     slug: str = "paypal"
     label: str | Promise = "PayPal"
+    methods: frozenset[str] = frozenset({"paypal"})
     # It has yuan for accounts in China only.
     currencies: frozenset[str] = frozenset({"USD", "HKD", "EUR", "JPY"})
     webhook_answer: WebhookAnswer = WebhookAnswer()
@@ -159,6 +161,9 @@ class PayPalGateway:
         if settings.PAYPAL_URL and not (_is_https() or settings.ALLOW_EMULATORS):
             missing.append("ALLOW_EMULATORS")
         return missing
+
+    def pay_origins(self) -> tuple[str, ...]:
+        return (origin_of(_site("www")),)
 
     def open(self, charge: Charge) -> Opened:
         content = _Api().ask(

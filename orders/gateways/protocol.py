@@ -39,7 +39,7 @@ class BadSignature(Exception):
 class Charge:
     """A payment to be opened at the gateway. `reference` is the idempotency key.
 
-    `method` is what the buyer picked (a slug of `orders.gateways.METHODS`); a gateway of several methods offers
+    `method` is what the buyer picked (a slug of `orders.gateways.LABELS`); a gateway of several methods offers
     no other. `is_phone` says that he sits at a phone, and `payer_address` from which IP address he came: some
     providers ask.
     """
@@ -70,7 +70,10 @@ class Instructions:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A payment that is open at the gateway: where the buyer goes to pay, or what our page shows him, or both."""
+    """A payment that is open at the gateway: where the buyer goes to pay, or what our page shows him, or both.
+
+    Then he stays on our page, with the other beside what it shows.
+    """
 
     provider_id: str
     pay_url: str = ""
@@ -186,6 +189,7 @@ class Return:
 class Gateway(Protocol):
     """One provider. Methods that go over the network raise Unavailable or Declined, and take 15 s at most.
 
+    `methods` are those it can process, of `orders.gateways.LABELS`; which of them it does, the settings say.
     `currencies` are those it takes, of SHOP_CURRENCIES. `kept_headers` are the beginnings of the names of the
     webhook headers that are kept as evidence: what the signature rests on. `refundable_for` is how long after a
     capture the provider gives money back; None means for ever. `late_for` is how long after its expiry a payment
@@ -194,6 +198,7 @@ class Gateway(Protocol):
 
     slug: str
     label: str | Promise
+    methods: frozenset[str]
     currencies: frozenset[str]
     webhook_answer: WebhookAnswer
     kept_headers: tuple[str, ...]
@@ -202,6 +207,10 @@ class Gateway(Protocol):
 
     def missing(self) -> list[str]:
         """Names of the settings without which this gateway cannot be offered."""
+        ...
+
+    def pay_origins(self) -> tuple[str, ...]:
+        """Where `Opened.pay_url` may lead, and where that page leads on by itself, as sources of a browser's policy."""
         ...
 
     def open(self, charge: Charge) -> Opened:

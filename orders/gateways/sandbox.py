@@ -20,6 +20,7 @@ from django.utils.translation import gettext_lazy as _
 from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook, WebhookVerificationError
 
 from inventory.money import Money
+from orders.gateways.origins import origin_of
 from orders.gateways.protocol import (
     BadSignature,
     Booking,
@@ -83,6 +84,7 @@ class SandboxGateway:
 
     slug: str = "sandbox"
     label: str | Promise = _("Sandbox")
+    methods: frozenset[str] = frozenset({"sandbox"})
     currencies: frozenset[str] = frozenset(settings.SHOP_CURRENCIES)
     webhook_answer: WebhookAnswer = WebhookAnswer()
     kept_headers: tuple[str, ...] = ("webhook-",)
@@ -98,6 +100,9 @@ class SandboxGateway:
         if settings.SANDBOX_GATEWAY_URL and not (_is_https() or settings.ALLOW_EMULATORS):
             missing.append("ALLOW_EMULATORS")
         return missing
+
+    def pay_origins(self) -> tuple[str, ...]:
+        return (origin_of(settings.SANDBOX_GATEWAY_URL),)
 
     def open(self, charge: Charge) -> Opened:
         answer = self._ask(

@@ -27,6 +27,7 @@ from django.utils.translation import gettext_lazy as _
 from stripe.params.checkout import SessionCreateParams
 
 from inventory.money import Money
+from orders.gateways.origins import origin_of
 from orders.gateways.protocol import (
     BadSignature,
     Booking,
@@ -147,6 +148,7 @@ class StripeGateway:
 
     slug: str = "stripe"
     label: str | Promise = _("Stripe")
+    methods: frozenset[str] = frozenset({"card", "alipay", "wechat"})
     currencies: frozenset[str] = frozenset({"USD", "HKD", "CNY", "EUR", "JPY"})
     webhook_answer: WebhookAnswer = WebhookAnswer()
     kept_headers: tuple[str, ...] = ("stripe-signature",)
@@ -168,6 +170,9 @@ class StripeGateway:
         ):
             missing.append("ALLOW_EMULATORS")
         return missing
+
+    def pay_origins(self) -> tuple[str, ...]:
+        return (origin_of(_site()),)
 
     def open(self, charge: Charge) -> Opened:
         """Open a session. It may live longer than the charge allows, for Stripe wants half an hour: close it then."""
@@ -644,8 +649,11 @@ def _read_payment(content: Mapping[Any, object]) -> _Payment:
 
 def _is_pay_url(url: str) -> bool:
     """Whether a buyer may be sent there: to Stripe's own pages and nowhere else."""
-    pages = REAL_PAGES if settings.STRIPE_URL == REAL_URL else settings.STRIPE_URL
-    return bool(URL.fullmatch(url)) and url.startswith(f"{pages}/")
+    return bool(URL.fullmatch(url)) and url.startswith(f"{_site()}/")
+
+
+def _site() -> str:
+    return REAL_PAGES if settings.STRIPE_URL == REAL_URL else str(settings.STRIPE_URL)
 
 
 # --- money -------------------------------------------------------------------------------------------

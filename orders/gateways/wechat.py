@@ -48,6 +48,7 @@ from wechatpayv3.utils import build_authorization
 
 from inventory.money import Money
 from orders.gateways.asking import Number, read_json
+from orders.gateways.origins import origin_of
 from orders.gateways.protocol import (
     BadSignature,
     Booking,
@@ -188,6 +189,7 @@ class WechatGateway:
 
     slug: str = "wechat"
     label: str | Promise = _("WeChat Pay")
+    methods: frozenset[str] = frozenset({"wechat"})
     currencies: frozenset[str] = frozenset({CURRENCY})
     webhook_answer: WebhookAnswer = WebhookAnswer()
     kept_headers: tuple[str, ...] = ("wechatpay-",)
@@ -212,6 +214,10 @@ class WechatGateway:
         if settings.WECHAT_URL and not (_is_https() or settings.ALLOW_EMULATORS):
             missing.append("ALLOW_EMULATORS")
         return missing
+
+    def pay_origins(self) -> tuple[str, ...]:
+        emulator = (origin_of(settings.WECHAT_URL),) if settings.ALLOW_EMULATORS else ()
+        return (f"https://{PAY_HOST}", *emulator)
 
     def open(self, charge: Charge) -> Opened:
         """Open a payment by a code to scan, or on a phone by a page.

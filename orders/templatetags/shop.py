@@ -15,7 +15,7 @@ from django.utils.translation import ngettext
 from evidence.contract_time import contract_date
 from inventory.models import SupplyBatch
 from inventory.money import Money
-from orders.gateways import METHODS
+from orders.gateways import GATEWAYS, LABELS
 
 register = template.Library()
 
@@ -88,7 +88,13 @@ def days_left(ends_at: datetime, now: datetime) -> int:
 @register.filter
 def method_label(slug: str) -> str:
     """The name of a way to pay, also of one that is not offered any more."""
-    return next((str(method.label) for method in METHODS if method.slug == slug), slug)
+    return str(LABELS.get(slug, slug))
+
+
+@register.filter
+def gateway_label(slug: str) -> str:
+    """The name of who processes a payment, for what bears it already."""
+    return str(GATEWAYS[slug].label) if slug in GATEWAYS else slug
 
 
 @register.filter

@@ -17,7 +17,6 @@ SECRET = "btcpay-secret-of-the-tests"
 
 class BtcpayBackstage(Backstage):
     amount = Money(4990, "USD")
-    method = "bitcoin"
     unknown_id = "1111111111111111111111"
 
     def __init__(self, server: RunningBtcpay, settings: Settings) -> None:

@@ -27,8 +27,6 @@ class Backstage(Protocol):
     amount: Money
     # Of the shape of its ids, but nobody's.
     unknown_id: str
-    # What the buyer picks, where no method goes through the gateway unless the settings say so.
-    method: str = ""
     # Of a payment whose card was refused: with some providers the buyer may go on and take another one.
     state_of_declined: str = AttemptState.DECLINED
 

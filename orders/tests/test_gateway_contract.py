@@ -1,15 +1,17 @@
 """What every gateway does alike, over HTTP against its provider's emulator."""
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.test import Client
 from pytest_django import Settings
 
 from inventory.money import Money
-from orders.gateways import GATEWAYS, METHODS, gateway_named, methods_on_offer
+from orders.gateways import GATEWAYS, LABELS, gateway_named, methods_on_offer
+from orders.gateways.origins import origin_of
 from orders.gateways.protocol import (
     BadSignature,
     Charge,
@@ -65,7 +67,7 @@ def gateway(slug: str, backstage: Backstage) -> Gateway:
 
 @pytest.fixture
 def charge(slug: str, backstage: Backstage) -> Charge:
-    """To be paid by a method that goes through the gateway, or can, or by the one that is called like it."""
+    """To be paid by a method that the gateway can process."""
     return Charge(
         reference="T-7F3K9Q2X",
         amount=backstage.amount,
@@ -73,7 +75,7 @@ def charge(slug: str, backstage: Backstage) -> Charge:
         return_url="http://127.0.0.1:8000/orders/VM-1/paid/",
         expires_at=datetime.now(UTC) + timedelta(minutes=30),
         language="en",
-        method=backstage.method or next((method.slug for method in METHODS if method.gateway == slug), slug),
+        method=next(method for method in LABELS if method in GATEWAYS[slug].methods),
     )
 
 
@@ -95,16 +97,32 @@ def test_slug_is_the_name_in_the_table(slug: str, gateway: Gateway) -> None:
     assert gateway.slug == slug
 
 
-def test_every_method_has_a_gateway() -> None:
-    assert {method.gateway for method in METHODS} <= set(GATEWAYS)
+def test_every_method_has_a_gateway_that_can_process_it() -> None:
+    assert frozenset.union(*(gateway.methods for gateway in GATEWAYS.values())) == set(LABELS)
 
 
-def test_configured_gateway_misses_nothing_and_is_on_offer(
-    slug: str, gateway: Gateway, charge: Charge
+def test_configured_gateway_misses_nothing_and_is_on_offer_in_the_currencies_it_takes(
+    slug: str, gateway: Gateway, settings: Settings
 ) -> None:
     assert gateway.missing() == []
-    its_methods = {method for method in METHODS if method.gateway == slug}
-    assert its_methods <= set(methods_on_offer(charge.amount.currency))
+    methods = sorted(gateway.methods)
+    settings.PAYMENT_METHODS = [f"{method}={slug}" for method in methods]
+    for currency in settings.SHOP_CURRENCIES:
+        offered = [method.slug for method in methods_on_offer(currency)]
+        assert offered == (methods if currency in gateway.currencies else [])
+
+
+@pytest.mark.parametrize("is_phone", [False, True], ids=["computer", "phone"])
+@pytest.mark.django_db
+def test_browsers_let_the_form_that_pays_lead_to_the_gateways_page(
+    gateway: Gateway, charge: Charge, client: Client, is_phone: bool
+) -> None:
+    opened = gateway.open(replace(charge, is_phone=is_phone, payer_address="203.0.113.7"))
+    policy = client.get("/").headers["Content-Security-Policy"].split("; ")
+    (form_action,) = (directive.split()[1:] for directive in policy if directive.startswith("form-action "))
+    assert form_action == ["'self'", *sorted(gateway.pay_origins())]
+    if opened.pay_url:
+        assert origin_of(opened.pay_url) in form_action
 
 
 def test_opened_payment_is_pending_with_no_money_moved(
@@ -126,9 +144,7 @@ def test_opening_again_from_another_page_in_another_language_gives_the_same_paym
     gateway: Gateway, charge: Charge, backstage: Backstage
 ) -> None:
     opened = opened_by(gateway, charge, backstage)
-    again = dataclasses.replace(
-        charge, language="zh-hans", return_url="http://127.0.0.1:8000/orders/VM-2/paid/"
-    )
+    again = replace(charge, language="zh-hans", return_url="http://127.0.0.1:8000/orders/VM-2/paid/")
     assert opened_by(gateway, again, backstage).provider_id == opened.provider_id
     assert backstage.payments() == 1
 
@@ -138,7 +154,7 @@ def test_opening_again_for_another_amount_is_declined(
 ) -> None:
     opened_by(gateway, charge, backstage)
     with pytest.raises(Declined):
-        gateway.open(dataclasses.replace(charge, amount=charge.amount * 2))
+        gateway.open(replace(charge, amount=charge.amount * 2))
     assert backstage.payments() == 1
 
 
@@ -146,7 +162,7 @@ def test_payment_is_found_by_its_reference_alone(
     gateway: Gateway, charge: Charge, backstage: Backstage
 ) -> None:
     opened = opened_by(gateway, charge, backstage)
-    gateway.open(dataclasses.replace(charge, reference="T-OTHER"))
+    gateway.open(replace(charge, reference="T-OTHER"))
     assert snapshot_of(gateway, charge, "").provider_id == opened.provider_id
 
 
@@ -271,7 +287,7 @@ def test_provider_in_trouble_is_unreachable_and_nothing_is_done(
     # More than an adapter may try, whatever its number of tries.
     backstage.fail_next(1000)
     with pytest.raises(Unreachable):
-        gateway.open(dataclasses.replace(charge, reference="T-OTHER"))
+        gateway.open(replace(charge, reference="T-OTHER"))
     with pytest.raises(Unreachable):
         gateway.fetch(reference=charge.reference, provider_id=opened.provider_id)
     with pytest.raises(Unreachable):
@@ -317,7 +333,7 @@ def test_refused_credentials_decide_nothing(gateway: Gateway, charge: Charge, ba
     opened = gateway.open(charge)
     backstage.refuse_us()
     with pytest.raises(CredentialsRefused, match="credentials"):
-        gateway.open(dataclasses.replace(charge, reference="T-OTHER"))
+        gateway.open(replace(charge, reference="T-OTHER"))
     with pytest.raises(CredentialsRefused, match="credentials"):
         gateway.fetch(reference=charge.reference, provider_id=opened.provider_id)
 

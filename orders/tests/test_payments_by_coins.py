@@ -14,7 +14,6 @@ import pytest
 import time_machine
 from pytest_django import Settings
 
-from orders import gateways
 from orders.checkout import CONFIRMING_HOLDS, expire_orders
 from orders.gateways import nowpayments as nowpayments_gateway
 from orders.gateways.emulators.chain import COIN_PRICES, Deed
@@ -54,14 +53,11 @@ def chain(
     clock: time_machine.Traveller,
     shop: Listener,
     settings: Settings,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Chain]:
     """A chain of bitcoin behind either provider, and the method bitcoin by it. Webhooks go to `shop`."""
     # Ports come again, and what is remembered of an address with them.
     nowpayments_gateway._tokens.clear()
-    methods = [method for method in gateways.METHODS if method.slug != "bitcoin"]
-    method = gateways.Method("bitcoin", gateways.LABELS["bitcoin"], request.param)
-    monkeypatch.setattr(gateways, "METHODS", (*methods, method))
+    settings.PAYMENT_METHODS = ["sandbox=sandbox", f"bitcoin={request.param}"]
     if request.param == "btcpay":
         with configured_btcpay(settings) as server:
             yield server
