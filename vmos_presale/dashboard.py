@@ -14,6 +14,7 @@ from django.utils.translation import gettext as _
 from evidence.contract_time import contract_date
 from inventory.models import BatchState, DeviceState, Plan, Quarantine, SupplyBatch
 from notices.models import Delivery, DeliveryState, Notice
+from orders import methods
 from orders.models import (
     Case,
     CaseState,
@@ -73,6 +74,10 @@ def _tiles(request: HttpRequest) -> Iterator[Tile]:
         recorded = Payout.objects.filter(is_confirmed=None)
         link = _list("orders_payout", {"is_confirmed__isempty": "1"})
         yield _of(_("Payouts to confirm"), recorded, link, is_work=True)
+    if may("orders.view_paymentattempt"):
+        ways = methods.overview()
+        link = reverse("admin:orders_paymentattempt_methods")
+        yield Tile(_("Payment methods on offer"), ways.on_offer, link, is_urgent=ways.is_urgent)
     if may("orders.view_case"):
         unanswered = Case.objects.filter(state=CaseState.OPEN)
         link = _list("orders_case", {"state__exact": CaseState.OPEN})

@@ -13,6 +13,7 @@ class Item(TypedDict):
     title: str | Promise
     icon: str
     link: str
+    active: bool
 
 
 class Section(TypedDict):
@@ -22,11 +23,15 @@ class Section(TypedDict):
 
 
 class Page(NamedTuple):
-    """The list of one table: `app_model`, its name in the sidebar, and a Material symbol."""
+    """A page of one table, mostly its list: `app_model`, its name in the sidebar, and a Material symbol.
+
+    Who may view the table may open the page.
+    """
 
     model: str
     title: str | Promise
     icon: str
+    view: str = "changelist"
 
 
 SECTIONS: tuple[tuple[str | Promise, tuple[Page, ...]], ...] = (
@@ -51,6 +56,7 @@ SECTIONS: tuple[tuple[str | Promise, tuple[Page, ...]], ...] = (
             Page("orders_shortfall", _("Unable to supply"), "production_quantity_limits"),
             Page("orders_payout", _("Payouts by hand"), "payments"),
             Page("orders_moneyreturn", _("Returned money"), "currency_exchange"),
+            Page("orders_paymentattempt", _("Payment methods"), "tune", view="methods"),
             Page("orders_paymentattempt", _("Payment attempts"), "credit_card"),
             Page("orders_ledgerentry", _("Ledger"), "account_balance"),
             Page("orders_document", _("Documents"), "request_quote"),
@@ -113,7 +119,12 @@ def navigation(request: HttpRequest) -> list[Section]:
     sections = [
         Section(title=title, separator=True, items=list(_items(request, pages))) for title, pages in SECTIONS
     ]
-    start = Item(title=_("Overview"), icon="dashboard", link=reverse("admin:index"))
+    # The theme would mark every page whose address the visited one begins with.
+    items = [item for section in sections for item in section["items"]]
+    if open_now := [item for item in items if request.path.startswith(item["link"])]:
+        max(open_now, key=lambda item: len(item["link"]))["active"] = True
+    index = reverse("admin:index")
+    start = Item(title=_("Overview"), icon="dashboard", link=index, active=request.path == index)
     return [
         Section(title="", separator=False, items=[start]),
         *(section for section in sections if section["items"]),
@@ -124,4 +135,5 @@ def _items(request: HttpRequest, pages: tuple[Page, ...]) -> Iterator[Item]:
     for page in pages:
         app, model = page.model.split("_")
         if request.user.has_perm(f"{app}.view_{model}") or request.user.has_perm(f"{app}.change_{model}"):
-            yield Item(title=page.title, icon=page.icon, link=reverse(f"admin:{page.model}_changelist"))
+            link = reverse(f"admin:{page.model}_{page.view}")
+            yield Item(title=page.title, icon=page.icon, link=link, active=False)

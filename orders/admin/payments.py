@@ -1,8 +1,11 @@
 """Money: attempts, webhooks, the ledger, and what did not fit and waits for a person."""
 
+from django.conf import settings
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -13,6 +16,7 @@ from evidence.admin import RecordAdmin, button, choice_column, column, posted, s
 from inventory.money import Money
 from orders.admin.forms import GOODWILL, UNITS, ExternalRefundForm, GiveBackForm, ResolveForm
 from orders.admin.orders import ATTEMPT_COLOURS, LedgerInline, phones_in_use
+from orders.methods import overview
 from orders.models import (
     EntryKind,
     Ground,
@@ -51,6 +55,25 @@ class PaymentAttemptAdmin(RecordAdmin):
     inlines = (LedgerInline,)
     actions_detail = ("give_money_back",)
     state_label = choice_column("state", gettext_lazy("state"), ATTEMPT_COLOURS)
+
+    def get_urls(self) -> list[URLPattern]:
+        urls: list[URLPattern] = super().get_urls()
+        view = self.admin_site.admin_view(self.show_methods)
+        return [path("methods/", view, name="orders_paymentattempt_methods"), *urls]
+
+    def show_methods(self, request: HttpRequest) -> HttpResponse:
+        """By which gateway each method is on offer in each currency, or why it is not."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        return self.show(
+            request,
+            title=_("Payment methods"),
+            record=None,
+            template="admin/orders/paymentattempt/methods.html",
+            overview=overview(),
+            currencies=settings.SHOP_CURRENCIES,
+            may_review=request.user.has_perm("orders.view_reviewitem"),
+        )
 
     def has_act_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
         return request.user.has_perm("orders.add_moneyreturn")
