@@ -1,9 +1,10 @@
-"""Alipay: the buyer pays on Alipay's own page, which we lead him to by a signed address.
+"""Alipay: the buyer scans a code with Alipay's app, or pays on Alipay's own page, to which a signed address leads.
 
 `python-alipay-sdk` signs and verifies; the connection is ours. What is peculiar to Alipay:
 
-- A trade exists from the moment when its buyer comes to Alipay's page, not from ours of signing the address. Before
-  that `fetch` answers None and there is nothing to close; the address says itself until when it can be paid.
+- A trade exists from the moment when its buyer comes, by the code or to the page, not from ours of asking for the code
+  or signing the address. Before that `fetch` answers None and there is nothing to close; code and address say
+  themselves until when they can be paid. Both are of one trade, since they bear one number: nobody pays it twice.
 - It cannot list the refunds of a trade: each is asked for by its own number, so `fetch` wants to know ours.
   One that was made at Alipay's desk is found in its bills.
 - A card that is refused leaves the trade open, and closing does not say why: no payment is ever declined or expired,
@@ -46,6 +47,7 @@ from orders.gateways.protocol import (
     CredentialsRefused,
     Declined,
     Event,
+    Instructions,
     MoneyMoved,
     Opened,
     Return,
@@ -71,6 +73,7 @@ CURRENCY = "CNY"
 BEIJING = ZoneInfo("Asia/Shanghai")
 # A bill is there in the forenoon of the next day. If there is none at noon, nothing happened on that day.
 BILL_AFTER = timedelta(days=1, hours=12)
+CODE_HOST = "qr.alipay.com"
 BILL_HOST = "dwbillcenter.alipay.com"
 # Alipay's, and that of its sandbox.
 HOUSES = ("alipay.com", "alipaydev.com")
@@ -83,6 +86,8 @@ REFERENCE = re.compile(r"[A-Za-z0-9-]{1,32}")
 TRADE_NUMBER = re.compile(r"[0-9]{16,32}")
 # Of a refund that we know nothing of.
 REQUEST_NUMBER = re.compile(r"[!-~]{1,64}")
+# What a code holds: an address that Alipay's app knows what to do with.
+CODE = re.compile(r"https?://[A-Za-z0-9.:-]{1,100}(/[A-Za-z0-9_-]{1,100}){1,4}")
 NOTIFICATION_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 SIGNATURE = re.compile(r"[A-Za-z0-9+/]{1,1000}={0,2}")
 FORM = re.compile(rb"[!-~]+")
@@ -101,6 +106,8 @@ STRANGERS = (
 )
 # 20001: not authorised; 40006: not permitted.
 STRANGERS_CODES = ("20001", "40006")
+# Words by which it says that the seller has not subscribed to a product.
+NO_PRODUCT = ("ACQ.ACCESS_FORBIDDEN", "ACQ.PRODUCT_NOT_ALLOWED")
 # 20000: the service is not available; 40005: too many calls.
 TROUBLES_CODES = ("20000", "40005")
 TROUBLE = re.compile(r".*(SYSTEM_ERROR|unknow-error|call-limited)")
@@ -130,7 +137,8 @@ class AlipayGateway:
 
     The seller's id is his account's (2088…). The private key is the application's, the public one is Alipay's, not
     the application's: both as PEM or as the bare base64 that Alipay's tools give. The application needs the products
-    "computer website payment" and "mobile website payment". http needs ALLOW_EMULATORS.
+    "computer website payment" and "mobile website payment"; without "face-to-face payment" there are no codes to scan.
+    http needs ALLOW_EMULATORS.
     """
 
     slug: str = "alipay"
@@ -162,9 +170,9 @@ class AlipayGateway:
         return tuple(f"https://*.{house}" for house in houses) or (origin_of(settings.ALIPAY_URL),)
 
     def open(self, charge: Charge) -> Opened:
-        """Sign the address of Alipay's page, for a phone or for a computer.
+        """Sign the address of Alipay's page for a phone; for a computer that of the other page, and ask for a code.
 
-        Nothing happens at Alipay but a look at whether the buyer has come before.
+        Nothing else happens at Alipay but a look at whether the buyer has come before.
         """
         if charge.amount.currency != CURRENCY:
             raise Declined(gettext("Alipay takes yuan only."))
@@ -180,18 +188,22 @@ class AlipayGateway:
             "subject": UNTITLED.sub(" ", charge.description).strip()[:128],
             "out_trade_no": _number(charge.reference),
             "total_amount": charge.amount.written(),
-            "return_url": charge.return_url,
-            "passback_params": charge.reference,
             "time_expire": _written(charge.expires_at),
         }
+        of_page = {"return_url": charge.return_url, "passback_params": charge.reference}
         if charge.is_phone:
             # The SDK's product code is an old one.
             query = api.api_alipay_trade_wap_pay(
-                **facts, product_code="QUICK_WAP_WAY", quit_url=charge.return_url
+                **facts, **of_page, product_code="QUICK_WAP_WAY", quit_url=charge.return_url
             )
-        else:
-            query = api.api_alipay_trade_page_pay(**facts)
-        return Opened(provider_id=charge.reference, pay_url=f"{settings.ALIPAY_URL}?{query}")
+            return Opened(provider_id=charge.reference, pay_url=f"{settings.ALIPAY_URL}?{query}")
+        code = "" if trade and trade.status in PAID else _code(api, charge.reference, facts)
+        query = api.api_alipay_trade_page_pay(**facts, **of_page)
+        return Opened(
+            provider_id=charge.reference,
+            pay_url=f"{settings.ALIPAY_URL}?{query}",
+            instructions=Instructions(qr=code) if code else None,
+        )
 
     def fetch(self, *, reference: str, provider_id: str, returns: Sequence[str] = ()) -> Snapshot | None:
         """Ask for the trade, and for each of the refunds in `returns`: the references of those that we asked for."""
@@ -455,7 +467,37 @@ def _key(written: str) -> RSA.RsaKey | None:
     return key if key.size_in_bits() >= LEAST_KEY_BITS else None
 
 
-# --- trades and refunds ------------------------------------------------------------------------------
+# --- codes, trades and refunds ------------------------------------------------------------------------------
+
+
+def _code(api: _Api, reference: str, facts: Mapping[str, str]) -> str:
+    """What a code to scan holds; empty where the seller has no product for codes, and the page has to do."""
+    try:
+        content = api.api_alipay_trade_precreate(**facts)
+    except CredentialsRefused:
+        # It has just told us of the trade: it knows us.
+        return ""
+    except _Refused as refused:
+        if refused.code in NO_PRODUCT:
+            return ""
+        if refused.code == "ACQ.TRADE_HAS_SUCCESS":
+            raise Unavailable("Alipay has this payment already, and it is paid.") from None
+        raise
+    _check_number(content, reference)
+    match content:
+        case {"qr_code": str(code)} if _is_code(code):
+            return code
+    raise _no_sense("something that is not a code to scan")
+
+
+def _is_code(code: str) -> bool:
+    """Whether the app that scans it stays at Alipay."""
+    if not CODE.fullmatch(code):
+        return False
+    parts = urlsplit(code)
+    if settings.ALLOW_EMULATORS and parts.netloc == urlsplit(settings.ALIPAY_URL).netloc:
+        return True
+    return (parts.scheme, parts.netloc) == ("https", CODE_HOST)
 
 
 def _trade(api: _Api, reference: str) -> _Trade | None:

@@ -31,6 +31,7 @@ from orders.gateways.protocol import (
     Charge,
     CredentialsRefused,
     Declined,
+    Instructions,
     MoneyMoved,
     Return,
     Snapshot,
@@ -41,6 +42,7 @@ from orders.tests.gateway_servers import Answer, Listener, listening
 
 TRADE_NO = "2026112322001400000000000001"
 QUERY = "alipay_trade_query_response"
+PRECREATE = "alipay_trade_precreate_response"
 CHARGE = Charge(
     reference="VM-7F3K9Q-1",
     amount=Money(4990, "CNY"),
@@ -75,6 +77,16 @@ def a_trade(**changes: object) -> dict[str, object]:
         "total_amount": "49.90",
         "trade_no": TRADE_NO,
         "trade_status": "TRADE_SUCCESS",
+        **changes,
+    }
+
+
+def a_code(**changes: object) -> dict[str, object]:
+    return {
+        "code": "10000",
+        "msg": "Success",
+        "out_trade_no": "VM_7F3K9Q_1",
+        "qr_code": "https://qr.alipay.com/bax03431ljhokirwl38f00a7",
         **changes,
     }
 
@@ -140,7 +152,7 @@ def address(pay_url: str) -> tuple[dict[str, str], dict[str, str]]:
     return fields, json.loads(fields["biz_content"])
 
 
-def test_computer_is_led_to_the_page_for_computers(alipay: RunningAlipay, settings: Settings) -> None:
+def test_computer_gets_a_code_and_the_page_for_computers(alipay: RunningAlipay, settings: Settings) -> None:
     with time_machine.travel(datetime(2026, 11, 23, 17, 30, tzinfo=UTC), tick=False):
         opened = AlipayGateway().open(
             replace(
@@ -148,7 +160,18 @@ def test_computer_is_led_to_the_page_for_computers(alipay: RunningAlipay, settin
             )
         )
     assert opened.provider_id == CHARGE.reference
-    assert opened.instructions is None
+    (code,) = alipay.books()["codes"]
+    assert opened.instructions == Instructions(qr=f"{alipay.url}/qr/{code['token']}")
+    assert json.loads(code["trade"]) == {
+        "out_trade_no": "VM_7F3K9Q_1",
+        "product": "alipay.trade.precreate",
+        "minor": 4990,
+        "subject": "2 × VIP   A B   C",
+        "passback_params": "",
+        "return_url": "",
+        "notify_url": f"{settings.SITE_URL}/webhooks/alipay/",
+        "expires_at": "2026-11-23T18:00:00.000000+00:00",
+    }
     assert opened.pay_url.startswith(f"{alipay.gateway_url}?")
     fields, asked = address(opened.pay_url)
     # Case 24: both times are Beijing's.
@@ -167,7 +190,9 @@ def test_computer_is_led_to_the_page_for_computers(alipay: RunningAlipay, settin
 
 
 def test_phone_is_led_to_the_page_for_phones(alipay: RunningAlipay) -> None:
-    fields, asked = address(AlipayGateway().open(replace(CHARGE, is_phone=True)).pay_url)
+    opened = AlipayGateway().open(replace(CHARGE, is_phone=True))
+    assert (opened.instructions, alipay.books()["codes"]) == (None, [])
+    fields, asked = address(opened.pay_url)
     assert fields["method"] == "alipay.trade.wap.pay"
     assert (asked["product_code"], asked["quit_url"]) == ("QUICK_WAP_WAY", CHARGE.return_url)
 
@@ -195,6 +220,101 @@ def test_address_of_either_page_is_good_for_alipay(alipay: RunningAlipay) -> Non
         ("T_1", "alipay.trade.page.pay"),
         ("T_2", "alipay.trade.wap.pay"),
     ]
+
+
+def test_code_that_is_scanned_pays_like_the_page(alipay: RunningAlipay, shop: Listener) -> None:
+    opened = AlipayGateway().open(CHARGE)
+    assert opened.instructions
+    assert AlipayGateway().fetch(reference=CHARGE.reference, provider_id=opened.provider_id) is None
+    alipay.arrive(opened.instructions.qr)
+    assert fetched() == Snapshot(provider_id=CHARGE.reference, state="pending")
+    alipay.decide(opened.instructions.qr)
+    assert [capture.amount for capture in fetched().captures] == [CHARGE.amount]
+    webhook = shop.next()
+    event = AlipayGateway().read_webhook(headers=webhook.headers, body=webhook.body)
+    assert event.attempt_reference == CHARGE.reference
+    give_back("R-1", 1_000)
+    assert [back.amount for back in fetched(returns=("R-1",)).refunds] == [Money(1_000, "CNY")]
+
+
+@pytest.mark.payment_case(25, 26)
+def test_code_and_page_are_one_trade_whichever_is_used_first(alipay: RunningAlipay) -> None:
+    for reference, is_code_first in (("T-1", True), ("T-2", False)):
+        opened = AlipayGateway().open(replace(CHARGE, reference=reference))
+        assert opened.instructions
+        ways = [opened.instructions.qr, opened.pay_url]
+        first, second = ways if is_code_first else reversed(ways)
+        alipay.arrive(first)
+        alipay.decide(second)
+        alipay.decide(first)
+    assert [(trade["out_trade_no"], trade["status"]) for trade in alipay.books()["trades"]] == [
+        ("T_1", "TRADE_SUCCESS"),
+        ("T_2", "TRADE_SUCCESS"),
+    ]
+
+
+@pytest.mark.payment_case(27)
+def test_opening_again_gives_the_same_code(alipay: RunningAlipay) -> None:
+    first = AlipayGateway().open(CHARGE).instructions
+    assert first
+    alipay.arrive(first.qr)
+    assert AlipayGateway().open(CHARGE).instructions == first
+
+
+def test_opening_what_is_paid_asks_for_no_code(alipay: RunningAlipay) -> None:
+    paid(alipay)
+    assert AlipayGateway().open(CHARGE).instructions is None
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        no("ACQ.ACCESS_FORBIDDEN", "无权限使用接口"),
+        no("ACQ.PRODUCT_NOT_ALLOWED"),
+        no("isv.insufficient-isv-permissions", "ISV权限不足", code="40006"),
+    ],
+    ids=lambda refusal: str(refusal["sub_code"]),
+)
+def test_seller_without_the_product_for_codes_has_the_page_alone(
+    provider: Listener, refusal: dict[str, object]
+) -> None:
+    provider.answers.put(signed(no("ACQ.TRADE_NOT_EXIST")))
+    provider.answers.put(signed(refusal, PRECREATE))
+    opened = AlipayGateway().open(CHARGE)
+    assert opened.instructions is None
+    assert address(opened.pay_url)[0]["method"] == "alipay.trade.page.pay"
+
+
+@pytest.mark.parametrize(
+    ("answer", "raised"),
+    [
+        (no("ACQ.TOTAL_FEE_EXCEED", "订单金额超过限额"), Declined),
+        (no("ACQ.TRADE_HAS_SUCCESS", "交易已被支付"), Unavailable),
+        (no("ACQ.SYSTEM_ERROR"), Unavailable),
+        (a_code(qr_code=None), Unavailable),
+        (a_code(qr_code="https://qr.alipay.com.example.com/bax1"), Unavailable),
+        (a_code(qr_code="http://qr.alipay.com/bax1"), Unavailable),
+        (a_code(qr_code="https://qr.alipay.com@example.com/bax1"), Unavailable),
+        (a_code(qr_code="javascript:alert(1)"), Unavailable),
+        (a_code(out_trade_no="VM_OTHER_1"), Unavailable),
+    ],
+    ids=repr,
+)
+def test_code_that_is_refused_or_leads_elsewhere_opens_nothing(
+    provider: Listener, answer: dict[str, object], raised: type[Exception]
+) -> None:
+    provider.answers.put(signed(no("ACQ.TRADE_NOT_EXIST")))
+    provider.answers.put(signed(answer, PRECREATE))
+    with pytest.raises(raised):
+        AlipayGateway().open(CHARGE)
+
+
+def test_code_of_alipays_own_host_is_shown(provider: Listener) -> None:
+    provider.answers.put(signed(no("ACQ.TRADE_NOT_EXIST")))
+    provider.answers.put(signed(a_code(), PRECREATE))
+    assert AlipayGateway().open(CHARGE).instructions == Instructions(
+        qr="https://qr.alipay.com/bax03431ljhokirwl38f00a7"
+    )
 
 
 @pytest.mark.payment_case(14, 16)

@@ -294,6 +294,98 @@ def test_outcome_that_is_none_or_does_not_fit_changes_nothing(alipay: RunningAli
     assert trades(alipay) == [("T_1", "TRADE_SUCCESS")]
 
 
+# --- codes -------------------------------------------------------------------------------------------
+
+CODE = {name: value for name, value in PAGE.items() if name != "product_code"}
+NOTIFY = {"notify_url": "http://127.0.0.1:8000/webhooks/"}
+
+
+def precreated(alipay: RunningAlipay, **changes: str) -> Any:
+    fields = signed(a_request("alipay.trade.precreate", {**CODE, **changes}, **NOTIFY))
+    return ask(alipay, fields).json()["alipay_trade_precreate_response"]
+
+
+def test_code_is_of_a_trade_that_begins_when_it_is_scanned(alipay: RunningAlipay) -> None:
+    code = precreated(alipay)["qr_code"]
+    assert precreated(alipay)["qr_code"] == code
+    assert trades(alipay) == []
+    alipay.arrive(code)
+    alipay.arrive(code)
+    assert trades(alipay) == [("T_1", "WAIT_BUYER_PAY")]
+    assert precreated(alipay)["qr_code"] == code
+    alipay.decide(code)
+    assert trades(alipay) == [("T_1", "TRADE_SUCCESS")]
+    assert precreated(alipay)["sub_code"] == "ACQ.TRADE_HAS_SUCCESS"
+
+
+def test_code_of_another_key_is_not_given(alipay: RunningAlipay) -> None:
+    fields = signed(a_request("alipay.trade.precreate", CODE, **NOTIFY), alipay_keys()[0])
+    content = ask(alipay, fields).json()["alipay_trade_precreate_response"]
+    assert (content["sub_code"], alipay.books()["codes"]) == ("isv.invalid-signature", [])
+
+
+def test_code_for_another_amount_of_the_same_number_is_refused(alipay: RunningAlipay) -> None:
+    precreated(alipay)
+    assert precreated(alipay, total_amount="0.01")["sub_code"] == "ACQ.CONTEXT_INCONSISTENT"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"subject": ""},
+        {"subject": "a/b"},
+        {"out_trade_no": "T-1"},
+        {"total_amount": "0.00"},
+        {"total_amount": "49.9"},
+        {"time_expire": "30m"},
+        {"time_expire": "2026-11-24 00:29:59"},
+    ],
+    ids=repr,
+)
+def test_code_for_something_alipay_would_not_take_is_refused(
+    alipay: RunningAlipay, changes: dict[str, str]
+) -> None:
+    assert precreated(alipay, **changes)["sub_code"] == "ACQ.INVALID_PARAMETER"
+    assert alipay.books()["codes"] == []
+
+
+def test_code_is_of_no_use_when_its_time_is_over_or_its_trade_is_closed(alipay: RunningAlipay) -> None:
+    code = precreated(alipay)["qr_code"]
+    with time_machine.travel(NOW + timedelta(minutes=30), tick=False):
+        assert alipay.decide(code).status_code == 400
+    assert trades(alipay) == []
+    alipay.decide(code, Outcome.TIME_OUT)
+    alipay.decide(code)
+    assert trades(alipay) == [("T_1", "TRADE_CLOSED")]
+    assert precreated(alipay)["sub_code"] == "ACQ.TRADE_HAS_CLOSE"
+
+
+def test_buyer_who_scanned_stays_on_his_phone(alipay: RunningAlipay) -> None:
+    answer = alipay.decide(precreated(alipay)["qr_code"])
+    assert answer.headers["location"].startswith(f"{alipay.url}/cashier/")
+    cashier = httpx.get(answer.headers["location"], trust_env=False)
+    assert "This payment has been paid." in cashier.text
+    assert "Back to VMOS Cloud" not in cashier.text
+    assert "form-action 'self'" in cashier.headers["content-security-policy"]
+
+
+def test_phone_shows_the_codes_that_it_might_scan(alipay: RunningAlipay) -> None:
+    phone = f"{alipay.url}/"
+    assert "Nobody has begun to pay yet." in httpx.get(phone, trust_env=False).text
+    code = precreated(alipay)["qr_code"]
+    assert f'<a href="{code}">T_1</a>' in httpx.get(phone, trust_env=False).text
+    alipay.decide(code)
+    assert "<code>TRADE_SUCCESS</code>" in httpx.get(phone, trust_env=False).text
+
+
+def test_code_that_is_none_has_a_page_of_its_own(alipay: RunningAlipay) -> None:
+    answer = httpx.get(f"{alipay.url}/qr/bax1", trust_env=False)
+    assert (answer.status_code, "There is no such payment." in answer.text) == (404, True)
+
+
+# --- the books ---------------------------------------------------------------------------------------
+
+
 def test_trades_survive_a_restart(settings: Settings, shop: Listener, tmp_path: Path) -> None:
     books = str(tmp_path / "books.sqlite3")
     charge = Charge(

@@ -146,8 +146,9 @@ def pay(request: CustomerRequest, reference: str) -> HttpResponse:
                 None, _("This way to pay was refused. Nothing was charged. Please choose another one.")
             )
         else:
-            # What has no page of its own is paid from ours.
-            return redirect(attempt.pay_url or reverse("orders:pay", args=[order.reference]))
+            # What can be paid from our own page is, with the provider's beside it.
+            ours = reverse("orders:pay", args=[order.reference])
+            return redirect(ours if attempt.instructions else attempt.pay_url or ours)
     return render(
         request,
         "orders/pay.html",

@@ -2,7 +2,10 @@
 
     GET|POST /gateway.do    a form signed by the application, whose `method` is one of
         alipay.trade.page.pay, alipay.trade.wap.pay       for browsers: they lead to the cashier, where the trade begins
+        alipay.trade.precreate                            a code, whose first scan begins the trade
         alipay.trade.query, .close, .refund, .fastpay.refund.query, alipay.data.dataservice.bill.downloadurl.query
+    GET      /                              the buyer's phone, with the codes that it might scan
+    GET      /qr/{token}                    what a code holds: it leads to the cashier
     GET|POST /cashier/{number}              where the buyer decides, and the tester what becomes of it
     GET      /downloadBillFile.resource     the bill of a day of Beijing, for 30 s after it was asked for
 
@@ -166,6 +169,8 @@ CREATE TABLE IF NOT EXISTS refund (
     at TEXT,  -- NULL while it waits
     UNIQUE (trade_no, out_request_no)
 );
+-- What was asked for, as a trade that is not there yet.
+CREATE TABLE IF NOT EXISTS code (token TEXT PRIMARY KEY, out_trade_no TEXT NOT NULL UNIQUE, trade TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS bill_link (file_id TEXT PRIMARY KEY, day TEXT NOT NULL, expires_at TEXT NOT NULL);
 """
 
@@ -220,6 +225,7 @@ class Alipay(Emulator):
         # Made when it is needed: making one takes a while.
         self._wrong: rsa.RSAPrivateKey | None = None
         self._methods: dict[str, Callable[[sqlite3.Connection, JSON], JSON]] = {
+            "alipay.trade.precreate": self.precreate,
             "alipay.trade.query": self.query,
             "alipay.trade.close": self.close,
             "alipay.trade.refund": self.refund,
@@ -234,6 +240,8 @@ class Alipay(Emulator):
     def routes(self) -> list[Rule]:
         return [
             Rule("/gateway.do", methods=["GET", "POST"], endpoint=self.gateway),
+            Rule("/", methods=["GET"], endpoint=self.show_phone),
+            Rule("/qr/<token>", methods=["GET"], endpoint=self.scan),
             Rule("/cashier/<trade_no>", methods=["GET"], endpoint=self.show_page),
             Rule("/cashier/<trade_no>", methods=["POST"], endpoint=self.decide),
             Rule("/downloadBillFile.resource", methods=["GET"], endpoint=self.download_bill),
@@ -248,7 +256,8 @@ class Alipay(Emulator):
             self._pass_time(db)
             trades = [dict(row) for row in db.execute("SELECT * FROM trade ORDER BY number")]
             refunds = [dict(row) for row in db.execute("SELECT * FROM refund ORDER BY number")]
-        return {"trades": trades, "refunds": refunds}
+            codes = [dict(row) for row in db.execute("SELECT * FROM code ORDER BY rowid")]
+        return {"trades": trades, "refunds": refunds, "codes": codes}
 
     # --- the gateway ---------------------------------------------------------------------------------
 
@@ -276,7 +285,8 @@ class Alipay(Emulator):
                 raise _invalid("isv.invalid-method", "不存在的方法名")
             with self.books.transaction() as db:
                 self._pass_time(db)
-                content: JSON = {"code": "10000", "msg": "Success", **self._methods[method](db, asked)}
+                told = self._methods[method](db, {**asked, "notify_url": fields.get("notify_url", "")})
+                content: JSON = {"code": "10000", "msg": "Success", **told}
         except _No as no:
             content, is_signed = no.content, no.is_signed
             name = name if method in self._methods else "error_response"
@@ -311,6 +321,28 @@ class Alipay(Emulator):
         if fields.get("version") != "1.0" or not isinstance(asked, dict):
             raise _invalid("isv.invalid-parameter", "参数无效")
         return asked
+
+    def precreate(self, db: sqlite3.Connection, asked: JSON) -> JSON:
+        """The code of a trade that begins when somebody scans it. Asked for again it is the same."""
+        wanted = _wanted(asked, product="alipay.trade.precreate", notify_url=str(asked["notify_url"]))
+        trade = db.execute("SELECT * FROM trade WHERE out_trade_no = ?", (wanted["out_trade_no"],)).fetchone()
+        known = db.execute("SELECT * FROM code WHERE out_trade_no = ?", (wanted["out_trade_no"],)).fetchone()
+        if trade and trade["status"] in ("TRADE_SUCCESS", "TRADE_FINISHED"):
+            raise _No("ACQ.TRADE_HAS_SUCCESS", "交易已被支付")
+        if trade and trade["status"] == "TRADE_CLOSED":
+            raise _No("ACQ.TRADE_HAS_CLOSE", "交易已经关闭")
+        before = [trade["minor"]] if trade else []
+        before += [json.loads(known["trade"])["minor"]] if known else []
+        if any(minor != wanted["minor"] for minor in before):
+            raise _No("ACQ.CONTEXT_INCONSISTENT", "交易信息被篡改")
+        if str(wanted["expires_at"]) <= _stored(_now()):
+            raise _No("ACQ.INVALID_PARAMETER", "订单已超时")
+        token = known["token"] if known else f"bax{secrets.token_hex(10)}"
+        db.execute(
+            "INSERT OR REPLACE INTO code VALUES (?, ?, ?)",
+            (token, wanted["out_trade_no"], json.dumps(wanted)),
+        )
+        return {"out_trade_no": wanted["out_trade_no"], "qr_code": f"{self.public_url}/qr/{token}"}
 
     def query(self, db: sqlite3.Connection, asked: JSON) -> JSON:
         trade = _trade_of(db, asked)
@@ -432,32 +464,63 @@ class Alipay(Emulator):
             asked = _page_request(self._check(fields), fields)
             with self.books.transaction() as db:
                 self._pass_time(db)
-                trade = db.execute(
-                    "SELECT * FROM trade WHERE out_trade_no = ?", (asked["out_trade_no"],)
-                ).fetchone()
-                if trade and trade["minor"] != asked["minor"]:
-                    raise _No("ACQ.CONTEXT_INCONSISTENT", "交易信息被篡改")
-                if not trade and str(asked["expires_at"]) <= _stored(_now()):
-                    raise _No("ACQ.INVALID_PARAMETER", "订单已超时")
-                trade_no = trade["trade_no"] if trade else _new_trade(db, asked)
+                trade_no = _begun(db, asked)
         except _No as no:
-            with override(_language(request)):
-                return page(
-                    "emulators/alipay/refused.html",
-                    {"reason": no.content, "language": _language(request)},
-                    400,
-                )
+            return self._refused(request, no)
         return redirect(f"{self.public_url}/cashier/{trade_no}", 302)
+
+    def scan(self, request: Request, token: str) -> Response:
+        """The buyer scans a code: his trade begins, or goes on."""
+        try:
+            with self.books.transaction() as db:
+                self._pass_time(db)
+                code = db.execute("SELECT * FROM code WHERE token = ?", (token,)).fetchone()
+                trade_no = _begun(db, json.loads(code["trade"])) if code else ""
+        except _No as no:
+            return self._refused(request, no)
+        return redirect(f"{self.public_url}/cashier/{trade_no}", 302) if code else self._unknown(request)
+
+    def show_phone(self, request: Request) -> Response:
+        with self.books.transaction() as db:
+            self._pass_time(db)
+            rows = db.execute(
+                """
+                SELECT code.out_trade_no, token, code.trade, status FROM code
+                LEFT JOIN trade ON trade.out_trade_no = code.out_trade_no
+                ORDER BY code.rowid DESC LIMIT 50
+                """
+            ).fetchall()
+        codes = [
+            {
+                **dict(row),
+                "page": f"{self.public_url}/qr/{row['token']}",
+                "amount": Money(json.loads(row["trade"])["minor"], "CNY"),
+            }
+            for row in rows
+        ]
+        language = _language(request)
+        with override(language):
+            return page("emulators/alipay/phone.html", {"codes": codes, "language": language})
+
+    def _refused(self, request: Request, no: _No) -> Response:
+        language = _language(request)
+        with override(language):
+            return page("emulators/alipay/refused.html", {"reason": no.content, "language": language}, 400)
+
+    def _unknown(self, request: Request) -> Response:
+        language = _language(request)
+        with override(language):
+            return page("emulators/alipay/unknown.html", {"language": language}, 404)
 
     def show_page(self, request: Request, trade_no: str) -> Response:
         with self.books.transaction() as db:
             self._pass_time(db)
             trade = db.execute("SELECT * FROM trade WHERE trade_no = ?", (trade_no,)).fetchone()
             refunded = _refunded(db, trade) if trade else 0
+        if not trade:
+            return self._unknown(request)
         language = _language(request)
         with override(language):
-            if not trade:
-                return page("emulators/alipay/unknown.html", {"language": language}, 404)
             response = page(
                 "emulators/alipay/pay.html",
                 {
@@ -468,15 +531,17 @@ class Alipay(Emulator):
                     "refunded": Money(refunded, "CNY").localised() if refunded else "",
                     "expires_at": _beijing(trade["expires_at"]).removesuffix(":00"),
                     "is_refused": "refused" in request.args,
-                    "back": self._way_back(trade),
+                    "back": self._way_back(trade) if trade["return_url"] else "",
+                    "phone": f"{self.public_url}/",
                     "more_outcomes": [
                         (outcome.value, label) for outcome, label in LABELS.items() if outcome.fits(trade)
                     ],
                 },
             )
-        # Browsers hold the redirect that follows a form to the policy as well.
-        shop = "{0.scheme}://{0.netloc}".format(urlsplit(trade["return_url"]))
-        response.headers["Content-Security-Policy"] = f"{POLICY} {shop}"
+        if trade["return_url"]:
+            # Browsers hold the redirect that follows a form to the policy as well.
+            shop = "{0.scheme}://{0.netloc}".format(urlsplit(trade["return_url"]))
+            response.headers["Content-Security-Policy"] = f"{POLICY} {shop}"
         return response
 
     def decide(self, request: Request, trade_no: str) -> Response:
@@ -492,7 +557,7 @@ class Alipay(Emulator):
             if outcome.fits(trade):
                 self._apply(db, trade, outcome)
             trade = db.execute("SELECT * FROM trade WHERE trade_no = ?", (trade_no,)).fetchone()
-        if outcome in PAYING:
+        if outcome in PAYING and trade["return_url"]:
             return redirect(self._way_back(trade), 303)
         refused = "?refused" if outcome is Outcome.REFUSE_CARD else ""
         return redirect(f"{self.public_url}/cashier/{trade_no}{refused}", 303)
@@ -604,7 +669,7 @@ class Alipay(Emulator):
             **refunded,
             "notify_type": "trade_status_sync",
             "out_trade_no": trade["out_trade_no"],
-            "passback_params": trade["passback_params"],
+            **({"passback_params": trade["passback_params"]} if trade["passback_params"] else {}),
             "seller_id": self._seller_id,
             "subject": trade["subject"],
             "total_amount": amount,
@@ -664,38 +729,62 @@ def new_keys() -> tuple[str, str]:
 
 def _page_request(asked: JSON, fields: Mapping[str, str]) -> dict[str, object]:
     """The columns of a trade that the buyer's address decides. Raises _No."""
+    wanted = _wanted(asked, product=fields["method"], notify_url=fields.get("notify_url", ""))
+    return_url = fields.get("return_url", "")
+    if asked.get("product_code") != PRODUCTS[fields["method"]] or not _is_address(return_url):
+        raise _No("ACQ.INVALID_PARAMETER", "参数无效")
+    passed_back = str(asked.get("passback_params", ""))
+    return {**wanted, "return_url": return_url, "passback_params": passed_back}
+
+
+def _wanted(asked: JSON, *, product: str, notify_url: str) -> dict[str, object]:
+    """The columns of a trade that is asked for, with no way back. Raises _No."""
     match asked:
         case {
             "subject": str(subject),
             "out_trade_no": str(out_trade_no),
             "total_amount": str(amount),
             "time_expire": str(expires),
-            "product_code": str(product),
-            **rest,
-        } if OUT_TRADE_NO.fullmatch(out_trade_no) and AMOUNT.fullmatch(amount) and _time(expires):
-            minor = Money.parse(amount, "CNY").minor
+        } if OUT_TRADE_NO.fullmatch(out_trade_no) and AMOUNT.fullmatch(amount):
+            minor, expires_at = Money.parse(amount, "CNY").minor, _time(expires)
         case _:
             raise _No("ACQ.INVALID_PARAMETER", "参数无效")
-    addresses = [fields.get("return_url", ""), fields.get("notify_url", "")]
     if (
         not minor
+        or not expires_at
         or not 1 <= len(subject) <= 256
         or re.search(r"[/=&]", subject)
-        or product != PRODUCTS[fields["method"]]
-        or not all(len(address) <= 256 and WEB_ADDRESS.fullmatch(address) for address in addresses)
+        or not _is_address(notify_url)
     ):
         raise _No("ACQ.INVALID_PARAMETER", "参数无效")
-    expires_at = _time(expires)
     return {
         "out_trade_no": out_trade_no,
-        "product": fields["method"],
+        "product": product,
         "minor": minor,
         "subject": subject,
-        "passback_params": str(rest.get("passback_params", "")),
-        "return_url": addresses[0],
-        "notify_url": addresses[1],
-        "expires_at": _stored(expires_at) if expires_at else "",
+        "passback_params": "",
+        "return_url": "",
+        "notify_url": notify_url,
+        "expires_at": _stored(expires_at),
     }
+
+
+def _is_address(written: str) -> bool:
+    return len(written) <= 256 and bool(WEB_ADDRESS.fullmatch(written))
+
+
+def _begun(db: sqlite3.Connection, wanted: Mapping[str, object]) -> str:
+    """The number of a trade, which begins now if it is not there. It is one, by whichever way its buyer comes."""
+    trade = db.execute("SELECT * FROM trade WHERE out_trade_no = ?", (wanted["out_trade_no"],)).fetchone()
+    if trade and trade["minor"] != wanted["minor"]:
+        raise _No("ACQ.CONTEXT_INCONSISTENT", "交易信息被篡改")
+    if not trade and str(wanted["expires_at"]) <= _stored(_now()):
+        raise _No("ACQ.INVALID_PARAMETER", "订单已超时")
+    if trade and wanted["return_url"] and not trade["return_url"]:
+        db.execute(
+            "UPDATE trade SET return_url = ? WHERE number = ?", (wanted["return_url"], trade["number"])
+        )
+    return str(trade["trade_no"]) if trade else _new_trade(db, wanted)
 
 
 def _new_trade(db: sqlite3.Connection, asked: Mapping[str, object]) -> str:

@@ -26,7 +26,7 @@ class RunningAlipay(Running):
         return f"{self.url}/gateway.do"
 
     def arrive(self, pay_url: str) -> httpx.Response:
-        """Follow the shop's address to the cashier, and decide nothing yet."""
+        """Follow the shop's address, or what a code holds, to the cashier, and decide nothing yet."""
         return httpx.get(pay_url, follow_redirects=True, trust_env=False)
 
     def decide(self, pay_url: str, outcome: Outcome = Outcome.PAY) -> httpx.Response:
