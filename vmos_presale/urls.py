@@ -6,6 +6,7 @@ from django.contrib import admin
 from django.urls import include, path
 
 from accounts.views import language
+from notices.channels import tracking
 from notices.views_contacts import push_worker
 from vmos_presale.health import health
 
@@ -20,12 +21,11 @@ urlpatterns = [
     path("agreements/", include("agreements.urls")),
     # The name is Django's: the admin's own language switch leads here too.
     path("account/language/", language, name="set_language"),
+    path("messages/callbacks/email/", include(list(tracking.addresses()))),
     path("messages/", include("notices.urls")),
     # At the root: a service worker acts on no page above it.
     path("push-worker.js", push_worker, name="push-worker"),
     path("", include("orders.urls")),
 ]
-if settings.EMAIL_BACKEND.startswith("anymail."):
-    urlpatterns.insert(0, path("messages/callbacks/email/", include("anymail.urls")))
 if settings.DEMO:
     urlpatterns.insert(0, path("demo/", include("vmos_presale.demo.urls")))

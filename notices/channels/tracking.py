@@ -1,14 +1,20 @@
 """What providers of mail report of what they have taken: Anymail reads all their ways of saying it.
 
-Their webhooks come in below `callbacks/email/`, proved as Anymail and the provider have it (its documents say which of
-ANYMAIL's settings that is). Many are sent again and again; what is known already changes nothing.
+Their webhooks come in below `callbacks/email/`, from the provider that sends our mail and from no other: whoever posts in
+the name of one whose key we do not hold proves nothing, and what is reported is evidence. Many are sent again and again;
+what is known already changes nothing.
 """
 
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import anymail.urls
 from anymail.signals import AnymailTrackingEvent, EventType, tracking
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, register
 from django.dispatch import receiver
+from django.urls import URLPattern
 from django.utils import timezone
 
 from notices import deliveries
@@ -23,6 +29,55 @@ logger = logging.getLogger(__name__)
 ARRIVED = frozenset({EventType.DELIVERED})
 RETURNED = frozenset({EventType.BOUNCED, EventType.REJECTED, EventType.FAILED})
 UNWANTED = frozenset({EventType.COMPLAINED, EventType.UNSUBSCRIBED})
+
+# What proves the reports of providers that sign. Those of the others are proved by the user and password of WEBHOOK_SECRET.
+SIGNED_WITH = {
+    "mailersend": "MAILERSEND_SIGNING_SECRET",
+    "mailgun": "MAILGUN_WEBHOOK_SIGNING_KEY",
+    "mailtrap": "MAILTRAP_TRACKING_SECRET",
+    "mandrill": "MANDRILL_WEBHOOK_KEY",
+    "postal": "POSTAL_WEBHOOK_KEY",
+    "resend": "RESEND_SIGNING_SECRET",
+    "sendgrid": "SENDGRID_TRACKING_WEBHOOK_VERIFICATION_KEY",
+    "unisender_go": "UNISENDER_GO_API_KEY",
+}
+
+
+def addresses() -> Sequence[URLPattern]:
+    """Where the provider that sends our mail reports: one address, or none where a report could not be proved."""
+    return _offered() if _is_proved() else ()
+
+
+@register
+def reports_are_proved(**_: Any) -> Sequence[CheckMessage]:
+    """Have no command run where mail goes by a provider whose reports could be anybody's."""
+    if not _offered() or _is_proved():
+        return ()
+    keys = filter(None, (SIGNED_WITH.get(_provider()), "WEBHOOK_SECRET"))
+    return [
+        Error(
+            f"Nothing proves what {settings.EMAIL_BACKEND} reports of the mail it sends.",
+            hint=f"Put {' or '.join(keys)} into ANYMAIL; docs/operating.md says what the provider is told.",
+            id="notices.E001",
+        )
+    ]
+
+
+def _provider() -> str:
+    """As Anymail's modules are called; empty for a backend that is not Anymail's."""
+    package, _, name = settings.EMAIL_BACKEND.removesuffix(".EmailBackend").rpartition(".")
+    return name if package == "anymail.backends" else ""
+
+
+def _offered() -> Sequence[URLPattern]:
+    """Anymail's address for this provider. Mandrill has one for all that it tells."""
+    names = (f"{_provider()}_tracking_webhook", f"{_provider()}_webhook")
+    return tuple(pattern for pattern in anymail.urls.urlpatterns if pattern.name in names)
+
+
+def _is_proved() -> bool:
+    keys: Mapping[str, Any] = getattr(settings, "ANYMAIL", {})
+    return bool(keys.get("WEBHOOK_SECRET") or keys.get(SIGNED_WITH.get(_provider(), "")))
 
 
 @receiver(tracking, dispatch_uid="notices.channels.tracking")

@@ -1,16 +1,20 @@
 """What a provider of mail reports, by its own webhook, over Anymail."""
 
+import base64
 import hashlib
 import hmac
 import json
 from collections.abc import Mapping
 
 import pytest
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
 from django.test import Client
+from django.urls import include, path
 from pytest_django import Settings
 
 from accounts.models import User
-from notices.channels import CHANNELS
+from notices.channels import CHANNELS, tracking
 from notices.channels.protocol import Accepted, Uncertain
 from notices.kinds import GUARDIAN_CONFIRMED, NEXT_IN_LINE, Kind
 from notices.models import Delivery, Preference
@@ -23,10 +27,19 @@ KEY = "a webhook signing key"
 MESSAGE_ID = "<20261123.1@mg.example.com>"
 
 
+def sends_by(provider: str, settings: Settings, **anymail: str) -> None:
+    """A shop that has started with these settings."""
+    # Loaded before they are made: its addresses are those of the settings that it was loaded with.
+    site = include("vmos_presale.urls")
+    settings.EMAIL_BACKEND = f"anymail.backends.{provider}.EmailBackend"
+    settings.ANYMAIL = anymail
+    reports = path("messages/callbacks/email/", include(list(tracking.addresses())))
+    settings.ROOT_URLCONF = (reports, path("", site))
+
+
 @pytest.fixture(autouse=True)
 def _mailgun(settings: Settings) -> None:
-    settings.ANYMAIL = {"MAILGUN_WEBHOOK_SIGNING_KEY": KEY}
-    settings.ROOT_URLCONF = "notices.tests.tracking_urls"
+    sends_by("mailgun", settings, MAILGUN_WEBHOOK_SIGNING_KEY=KEY)
 
 
 def sent(monkeypatch: pytest.MonkeyPatch, kind: Kind = GUARDIAN_CONFIRMED) -> User:
@@ -113,6 +126,113 @@ def test_a_report_that_is_not_the_providers_is_refused(
     sent(monkeypatch)
     assert mailgun(client, "delivered", key="another") == 400
     assert steps() == ["begun", "accepted"]
+
+
+def bounced(client: Client, provider: str, **headers: str) -> int:
+    """Post what Postmark posts of a mail that came back, to the address of `provider`."""
+    body = {
+        "RecordType": "Bounce",
+        "Type": "HardBounce",
+        "TypeCode": 1,
+        "MessageID": f"delivery-{Delivery.objects.get(channel='email').pk}",
+        "Email": "ada@example.com",
+        "BouncedAt": "2026-11-23T04:31:00Z",
+        "Description": "forged",
+    }
+    answer = client.post(
+        f"/messages/callbacks/email/{provider}/tracking/",
+        json.dumps(body),
+        "application/json",
+        headers=headers,
+    )
+    return answer.status_code
+
+
+def test_a_report_that_nobody_signed_is_refused(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent(monkeypatch)
+    assert bounced(client, "mailgun") == 400
+    assert steps() == ["begun", "accepted"]
+
+
+@pytest.mark.parametrize("provider", ["postmark", "sendgrid", "amazon_ses", "brevo", "mailjet", "sparkpost"])
+def test_nobody_reports_in_the_name_of_a_provider_that_does_not_send_our_mail(
+    client: Client, monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    sent(monkeypatch)
+    assert bounced(client, provider) == 404
+    assert steps() == ["begun", "accepted"]
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "last"),
+    [("reports:secret", 200, "returned"), ("reports:guessed", 400, "accepted"), ("", 400, "accepted")],
+)
+def test_a_provider_that_does_not_sign_has_to_know_the_password(
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Settings,
+    told: str,
+    status: int,
+    last: str,
+) -> None:
+    sends_by("postmark", settings, WEBHOOK_SECRET="reports:secret")
+    sent(monkeypatch)
+    proof = {"authorization": f"Basic {base64.b64encode(told.encode()).decode()}"} if told else {}
+    assert bounced(client, "postmark", **proof) == status
+    assert steps()[-1] == last
+
+
+@pytest.mark.parametrize(
+    ("provider", "anymail", "says"),
+    [
+        ("postmark", {}, "Put WEBHOOK_SECRET into ANYMAIL"),
+        (
+            "mailgun",
+            {"MAILGUN_API_KEY": "k"},
+            "Put MAILGUN_WEBHOOK_SIGNING_KEY or WEBHOOK_SECRET into ANYMAIL",
+        ),
+        ("sendgrid", {"WEBHOOK_SECRET": ""}, "Put SENDGRID_TRACKING_WEBHOOK_VERIFICATION_KEY or"),
+    ],
+)
+def test_a_shop_does_not_start_that_would_believe_anybody(
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Settings,
+    provider: str,
+    anymail: Mapping[str, str],
+    says: str,
+) -> None:
+    sends_by(provider, settings, **anymail)
+    with pytest.raises(SystemCheckError, match=f"notices.E001.*\n.*{says}"):
+        call_command("check")
+    # Web servers and workers run no checks: the site has no such address then.
+    sent(monkeypatch)
+    assert bounced(client, provider) == 404
+
+
+@pytest.mark.parametrize(
+    ("provider", "anymail"),
+    [
+        ("mailgun", {"MAILGUN_WEBHOOK_SIGNING_KEY": "k"}),
+        ("mandrill", {"MANDRILL_WEBHOOK_KEY": "k"}),
+        ("amazon_ses", {"WEBHOOK_SECRET": "user:password"}),
+    ],
+)
+def test_a_shop_starts_that_can_tell_its_providers_reports(
+    settings: Settings, provider: str, anymail: Mapping[str, str]
+) -> None:
+    sends_by(provider, settings, **anymail)
+    assert tracking.reports_are_proved() == ()
+    assert tracking.addresses()
+
+
+@pytest.mark.parametrize(
+    "backend", ["django.core.mail.backends.smtp.EmailBackend", "anymail.backends.console.EmailBackend"]
+)
+def test_nothing_is_asked_of_a_backend_that_nobody_reports_for(settings: Settings, backend: str) -> None:
+    settings.EMAIL_BACKEND, settings.ANYMAIL = backend, {}
+    assert tracking.reports_are_proved() == ()
+    assert tracking.addresses() == ()
 
 
 def test_a_report_of_a_mail_that_is_not_ours_changes_nothing(client: Client) -> None:
