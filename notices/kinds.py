@@ -67,7 +67,7 @@ class Kind:
 
     A contractual kind is owed under the agreement (`clause`): by the channels in ALWAYS it cannot be switched off.
     `channels` are used unless the customer says otherwise; `fallbacks` when none that leaves our site has worked.
-    `composed` ones staff write themselves. With `signs_link` the link that goes out proves that whoever follows it had the message
+    `composed` ones may also be written by staff (MESSAGE and NEWS by nobody else). With `signs_link` the link that goes out proves that whoever follows it had the message
     (`notices.links`).
     """
 

@@ -13,7 +13,7 @@ from django.template import Context, Engine, TemplateDoesNotExist
 from django.utils import timezone, translation
 
 from evidence.setwise import given
-from notices.kinds import KINDS, Form
+from notices.kinds import Form
 from notices.models import Message, Notice
 from notices.wordings import Said, fill
 
@@ -63,12 +63,12 @@ def write(
 ) -> Text:
     """The words of a kind about `facts`. Times are in the reader's zone, else in the contract's.
 
-    `said` are staff's own words; whoever writes many notices at once gives one for all.
-    Where there is little room, the text is that of `short.txt`, or the subject if the kind has none. Raises
-    Unwritable if there is no subject, no text or a subject that is too long; TemplateDoesNotExist, and ValueError
-    for a fact of the wrong kind.
+    `said` are staff's own words; whoever writes many notices at once gives one for all. Facts that name a `broadcast` are
+    told as staff have written them. Where there is little room, the text is that of `short.txt` in one paragraph, or the
+    subject if the kind has none. Raises Unwritable if there is no subject, no text or a subject that is too long;
+    TemplateDoesNotExist, and ValueError for a fact of the wrong kind.
     """
-    if KINDS[kind].composed:
+    if "broadcast" in facts:
         return _as_composed(said.texts(facts["broadcast"]), language, form)
     zone = zoneinfo.ZoneInfo(time_zone or settings.CONTRACT_TIME_ZONE)
     with translation.override(language), timezone.override(zone):
@@ -78,6 +78,8 @@ def write(
         body = fill(own.body, facts) if own else _body(kind, facts, form, subject)
         # What somebody typed into a form is among the facts, with line ends of its own.
         body = BLANK_LINES.sub("\n\n", "\n".join(body.splitlines())).strip()
+        if form is Form.SHORT:
+            body = " ".join(body.split())
     if not subject or not body or len(subject) > SUBJECT_LIMIT:
         raise Unwritable(f"{kind} in {language}: subject {subject!r}, {len(body)} characters of text.")
     return Text(language, subject, body)

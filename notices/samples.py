@@ -1,6 +1,7 @@
 """Facts as `orders` and the others write them: every kind of notice can be looked at, and is tested, with these."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 from notices.kinds import JSONValue
 
@@ -21,6 +22,14 @@ WINDOW: dict[str, JSONValue] = {
 }
 NO_WINDOW = WINDOW | {"earliest": None, "likely": None, "latest": None, "basis": "unknown", "units_ahead": 0}
 EARLIER = {"previous_likely": "2026-11-28", "previous_latest": "2026-12-10"}
+PHONES: dict[str, JSONValue] = {"reference": "VP-7K2M", "plan": "Pro & Max", "phones": 3}
+# Why service is suspended or ended: the ground of 5.3, the use that 4.2 forbids, and what staff say of it.
+GROUNDS: list[dict[str, str]] = [
+    {"ground": "breach", "use": "", "detail": "The phones were let to others."},
+    *({"ground": "illegal-use", "use": use, "detail": ""} for use in "abcdefghij"),
+    {"ground": "law", "use": "", "detail": ""},
+    {"ground": "force-majeure", "use": "", "detail": ""},
+]
 LATER = {"previous_likely": "2026-12-09", "previous_latest": "2027-01-10"}
 
 # Every shape the facts of a kind can have.
@@ -181,6 +190,70 @@ FACTS: dict[str, Sequence[Mapping[str, JSONValue]]] = {
     ],
     "contact-code": [{"code": "••••••"}],
     "contact-test": [{}],
+    "suspended": [
+        PHONES | ground | {"phones": phones, "since": "2026-11-23T04:21:09+00:00", "until": until}
+        for ground, (phones, until) in zip(
+            GROUNDS, cycle(((1, None), (3, "2026-12-23T04:30:00+00:00"))), strict=False
+        )
+    ],
+    "resumed": [
+        PHONES | {"phones": phones, "at": "2026-11-23T04:21:09+00:00", "ends_at": "2026-12-23T04:30:00+00:00"}
+        for phones in (1, 3)
+    ],
+    "terminated": [
+        PHONES | ground | {"phones": phones, "at": "2026-11-23T04:21:09+00:00"}
+        for ground, phones in zip(GROUNDS, cycle((1, 3)), strict=False)
+    ],
+    "account-held": [
+        {
+            "ground": "unauthorised-use",
+            "detail": detail,
+            "was_asked_for": was_asked_for,
+            "since": "2026-11-23T04:21:09+00:00",
+            "until": until,
+        }
+        for detail, was_asked_for, until in (
+            ("", True, None),
+            ("Somebody logged in from three countries within an hour.", False, "2026-12-23T04:30:00+00:00"),
+        )
+    ],
+    # What is delayed: allocation, or the service of phones that were allocated.
+    "force-majeure": [
+        {
+            "reference": "VP-7K2M",
+            "plan": "Pro & Max",
+            "event": event,
+            "detail": detail,
+            "delayed": delayed,
+            "since": "2026-11-20",
+            "until": until,
+            "next_update_by": "2026-11-30",
+        }
+        for event, (detail, delayed, until) in zip(
+            (
+                "natural-disaster",
+                "war",
+                "terrorism",
+                "riot",
+                "embargo",
+                "authority",
+                "fire",
+                "flood",
+                "accident",
+                "strike",
+                "shortage",
+            ),
+            cycle((("", "allocation", None), ("The port is closed.", "service", "2026-12-10"))),
+            strict=False,
+        )
+    ],
+    "service-changed": [
+        {
+            "plan": "Pro & Max",
+            "effective_on": "2026-12-01",
+            "change": "Android 15 takes the place of Android 14.",
+        }
+    ],
     "security": [
         {"event": event, "detail": detail, "at": "2026-11-23T04:21:09+00:00", "address": address}
         for event, detail, address in (

@@ -10,22 +10,30 @@ from django.utils import translation
 from pytest_django import Settings
 
 from accounts.models import User
+from notices.channels import CHANNELS
 from notices.kinds import (
+    ALLOCATED,
+    DELAYED,
     ESTIMATE_CHANGED,
     ESTIMATE_MADE,
+    FORCE_MAJEURE,
     GUARDIAN_ASKED,
     KINDS,
     MESSAGE,
+    NEWS,
     ORDER_EXPIRED,
     PAYMENT_RECEIVED,
+    SUSPENDED,
+    Form,
     JSONValue,
     Kind,
 )
-from notices.models import Broadcast, Message, Notice
+from notices.models import Broadcast, Delivery, Message, Notice
+from notices.outbox import drain
 from notices.rendering import Text, Unwritable, keep, render
 from notices.samples import FACTS, NO_WINDOW, WINDOW
 from notices.templatetags.notice_format import day, moment, money
-from notices.tests.samples import NOW, SAMPLES
+from notices.tests.samples import NOW, SAMPLES, Outside, customer, told
 
 # Staff may have given words of their own, which is looked up.
 pytestmark = pytest.mark.django_db
@@ -33,8 +41,16 @@ pytestmark = pytest.mark.django_db
 LANGUAGES = [code for code, _ in django_settings.LANGUAGES]
 
 
-def written(kind: Kind, facts: Mapping[str, JSONValue], *, language: str = "en", time_zone: str = "") -> Text:
-    return render(Notice(recipient=User(language=language, time_zone=time_zone), kind=kind.slug, facts=facts))
+def written(
+    kind: Kind,
+    facts: Mapping[str, JSONValue],
+    *,
+    language: str = "en",
+    time_zone: str = "",
+    form: Form = Form.FULL,
+) -> Text:
+    reader = User(language=language, time_zone=time_zone)
+    return render(Notice(recipient=reader, kind=kind.slug, facts=facts), form=form)
 
 
 @pytest.fixture
@@ -45,18 +61,19 @@ def strict_templates(settings: Settings) -> None:
     settings.TEMPLATES = templates
 
 
-def test_there_are_facts_for_every_kind_but_those_that_staff_write() -> None:
-    assert set(FACTS) == {kind.slug for kind in KINDS.values() if not kind.composed}
+def test_there_are_facts_for_every_kind_but_the_two_that_only_staff_write() -> None:
+    assert set(FACTS) == set(KINDS) - {MESSAGE.slug, NEWS.slug}
 
 
 @pytest.mark.clause("3.3")
 @pytest.mark.usefixtures("strict_templates")
+@pytest.mark.parametrize("form", Form)
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize(("kind", "facts"), SAMPLES)
-def test_every_kind_is_written_in_every_language(
-    kind: Kind, facts: Mapping[str, JSONValue], language: str
+def test_every_kind_is_written_in_every_language_and_form(
+    kind: Kind, facts: Mapping[str, JSONValue], language: str, form: Form
 ) -> None:
-    text = written(kind, facts, language=language)
+    text = written(kind, facts, language=language, form=form)
     assert text.language == language
     assert "\n" not in text.subject
     for part in (text.subject, text.body):
@@ -66,8 +83,10 @@ def test_every_kind_is_written_in_every_language(
     # Kinds about an order, that is all but those about an agreement, name it.
     if "reference" in facts:
         assert str(facts["reference"]) in text.subject + text.body
-    if "plan" in facts:
+    if "plan" in facts and form is Form.FULL:
         assert "Pro & Max" in text.body
+    if form is Form.SHORT:
+        assert "\n" not in text.body
 
 
 @pytest.mark.usefixtures("strict_templates")
@@ -126,6 +145,73 @@ def test_a_changed_estimate_says_how_it_changed(previous: str | None, likely: st
     text = written(ESTIMATE_CHANGED, facts)
     assert said in text.body
     assert "The reason: devices come later than they were announced." in text.body
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS.values() if kind.slug in FACTS and kind.composed])
+def test_what_staff_may_write_is_also_told_by_the_shop(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    email = Outside()
+    monkeypatch.setitem(CHANNELS, "email", email)
+    told(customer(), kind=kind)
+    drain(now=NOW)
+    assert [outgoing.kind for outgoing in email.taken] == [kind]
+    assert set(Delivery.objects.values_list("state", flat=True)) == {"sent"}
+
+
+@pytest.mark.clause("VIII")
+def test_a_suspension_says_why_how_long_and_whom_to_ask() -> None:
+    facts = {**FACTS["suspended"][0], "ground": "illegal-use", "use": "g", "until": None}
+    assert written(SUSPENDED, facts).body == (
+        "The service of 1 cloud phone Pro & Max of your order VP-7K2M has been suspended since "
+        "Nov. 23, 2026, 12:21 p.m. (HKT). While that lasts it cannot be used.\n\n"
+        "The ground is that the service was used illegally (clause 5.3 b). "
+        "Clause 4.2 (g) forbids it: promoting obscenity, pornography, gambling or violence, or inciting crime.\n\n"
+        "The phones were let to others.\n\n"
+        "It lasts as long as its ground does. We tell you as soon as you can use the service again.\n\n"
+        "If you think that this is wrong, or have a question, open a case on the page of the order: "
+        "a member of staff answers it."
+    )
+
+
+@pytest.mark.clause("VIII")
+def test_force_majeure_says_what_is_delayed_and_when_the_next_word_comes() -> None:
+    text = written(FORCE_MAJEURE, FACTS["force-majeure"][0])
+    assert text.subject == "Order VP-7K2M: delayed by force majeure"
+    assert "What has happened: a natural disaster." in text.body
+    assert "from allocating the cloud phones Pro & Max" in text.body
+    assert "Your place in the queue is kept." in text.body
+    assert "You hear from us again by Nov. 30, 2026, also if nothing has changed." in text.body
+
+
+@pytest.mark.clause("3.3")
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (
+            DELAYED,
+            (
+                "Order VP-7K2M comes later than Nov. 10, 2026, which we had promised. You may end the contract and "
+                "have your money back. You choose on the order's page. To go on waiting you need do nothing."
+            ),
+        ),
+        (
+            ALLOCATED,
+            (
+                "Order VP-7K2M: 1 cloud phone Pro & Max is activated. "
+                "Its service period ends on Dec. 23, 2026, 12:30 p.m. (HKT)."
+            ),
+        ),
+        (
+            ESTIMATE_CHANGED,
+            "Order VP-7K2M: now expected by Dec. 3, 2026, by Dec. 20, 2026 at the latest. Until now: Nov. 28, 2026.",
+        ),
+        (
+            SUSPENDED,
+            "Order VP-7K2M: service suspended. The ground is that the agreement was not kept (clause 5.3 a).",
+        ),
+    ],
+)
+def test_what_matters_stands_in_a_text_message_also_where_it_has_no_link(kind: Kind, said: str) -> None:
+    assert written(kind, FACTS[kind.slug][0], form=Form.SHORT).body == said
 
 
 def test_a_fact_of_the_wrong_kind_is_no_notice() -> None:
