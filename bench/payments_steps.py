@@ -1,6 +1,7 @@
 """What the measurements of payments consist of: each function runs in a process of its own, on a database of its own."""
 
 import base64
+import hashlib
 import io
 import json
 import os
@@ -62,6 +63,7 @@ def fill_inbox(*, stored: int) -> None:
                 attempt_reference=f"VM-OLD{number}-1",
                 headers={"webhook-id": f"msg_{number:024x}"},
                 body=_body(number),
+                body_sha256=hashlib.sha256(_body(number)).hexdigest(),
                 received_at=NOW,
                 processed_at=NOW,
             )
@@ -99,6 +101,7 @@ def insert_webhooks(*, count: int) -> float:
             f"VM-{number}-1",
             json.dumps({**headers, "content-type": "application/json"}),
             body,
+            hashlib.sha256(body).hexdigest(),
             NOW,
         )
         for number, (headers, body) in enumerate(webhooks)
@@ -109,7 +112,7 @@ def insert_webhooks(*, count: int) -> float:
             for row in rows[number::WORKERS]:
                 cursor.execute(
                     "INSERT INTO orders_webhookevent (gateway, dedupe_key, attempt_reference, headers, body, "
-                    "received_at) VALUES (%s, %s, %s, %s, %s, %s)",
+                    "body_sha256, received_at) VALUES (%s, %s, %s, %s, %s, %s, %s)",
                     row,
                 )
 

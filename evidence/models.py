@@ -44,6 +44,8 @@ class WriteOnce(models.Model):
 
     # Names of the model's fields that are written once. NULL may become a value, never the reverse.
     written_once: ClassVar[tuple[str, ...]] = ()
+    # Those of them that may become empty, for good, when they have been kept long enough: bytes, and JSON objects.
+    may_be_emptied: ClassVar[tuple[str, ...]] = ()
 
     class Meta:
         abstract = True

@@ -5,7 +5,8 @@ alter it and drops its triggers on the way. A data migration that must change su
 trigger by name, in the open.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from django.apps import apps
@@ -22,6 +23,24 @@ END $$
 """
 APPEND_ONLY = "the table is append-only"
 NEVER_DELETED = "its rows are never deleted"
+# How nothing is written, by the kind of the column.
+NOTHING: Mapping[str, Mapping[str, str]] = {
+    "BinaryField": {"postgresql": "''::bytea", "sqlite": "x''"},
+    "JSONField": {"postgresql": "'{}'::jsonb", "sqlite": "'{}'"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """What refuses `event`; with a `column` only a change of that, and with `nothing` (by vendor, as the database
+    writes it) not the change to just that.
+    """
+
+    name: str
+    event: str
+    reason: str
+    column: str = ""
+    nothing: Mapping[str, str] | None = None
 
 
 def guarded_models() -> list[type[models.Model]]:
@@ -36,20 +55,20 @@ def guarded_models() -> list[type[models.Model]]:
     )
 
 
-def triggers_of(model: type[models.Model]) -> Iterator[tuple[str, str, str, str]]:
-    """Yield (trigger name, event, column whose change is refused or "", reason) for `model`."""
+def triggers_of(model: type[models.Model]) -> Iterator[Trigger]:
     table = model._meta.db_table
     if issubclass(model, AppendOnly):
-        yield f"{table}_no_update", "UPDATE", "", APPEND_ONLY
-        yield f"{table}_no_delete", "DELETE", "", APPEND_ONLY
+        yield Trigger(f"{table}_no_update", "UPDATE", APPEND_ONLY)
+        yield Trigger(f"{table}_no_delete", "DELETE", APPEND_ONLY)
         return
-    yield f"{table}_no_delete", "DELETE", "", NEVER_DELETED
+    yield Trigger(f"{table}_no_delete", "DELETE", NEVER_DELETED)
     assert issubclass(model, WriteOnce)  # noqa: S101 (for the type checker: guarded_models() yields no other)
     for name in model.written_once:
         field = model._meta.get_field(name)
         assert isinstance(field, models.Field)  # noqa: S101 (relations back have no column)
         column = str(field.column)
-        yield f"{table}_{column}_once", "UPDATE", column, f"{column} is written once"
+        nothing = NOTHING[field.get_internal_type()] if name in model.may_be_emptied else None
+        yield Trigger(f"{table}_{column}_once", "UPDATE", f"{column} is written once", column, nothing)
 
 
 def missing_triggers(connection: BaseDatabaseWrapper) -> list[str]:
@@ -62,7 +81,7 @@ def missing_triggers(connection: BaseDatabaseWrapper) -> list[str]:
     with connection.cursor() as cursor:
         cursor.execute(present[connection.vendor])
         names = {name for (name,) in cursor.fetchall()}
-    wanted = [name for model in guarded_models() for name, *_rest in triggers_of(model)]
+    wanted = [trigger.name for model in guarded_models() for trigger in triggers_of(model)]
     return [name for name in wanted if name not in names]
 
 
@@ -77,41 +96,40 @@ def install_triggers(*, using: str, **_: Any) -> None:
         for model in guarded_models():
             if model._meta.db_table not in present:
                 continue
-            for name, event, column, reason in triggers_of(model):
+            for trigger in triggers_of(model):
                 for statement in (_postgres if postgres else _sqlite)(
-                    connection, model._meta.db_table, name, event, column, reason
+                    connection, model._meta.db_table, trigger
                 ):
                     cursor.execute(statement)
 
 
-def _postgres(
-    connection: BaseDatabaseWrapper, table: str, name: str, event: str, column: str, reason: str
-) -> Iterator[str]:
+def _postgres(connection: BaseDatabaseWrapper, table: str, trigger: Trigger) -> Iterator[str]:
     quote = connection.ops.quote_name
-    of_column = f" OF {quote(column)}" if column else ""
-    when = (
-        f"WHEN (OLD.{quote(column)} IS NOT NULL AND NEW.{quote(column)} IS DISTINCT FROM OLD.{quote(column)}) "
-        if column
-        else ""
-    )
+    of_column, when = "", ""
+    if trigger.column:
+        column = quote(trigger.column)
+        of_column = f" OF {column}"
+        when = f"OLD.{column} IS NOT NULL AND NEW.{column} IS DISTINCT FROM OLD.{column}"
+        if trigger.nothing:
+            when += f" AND NEW.{column} IS DISTINCT FROM {trigger.nothing['postgresql']}"
+        when = f"WHEN ({when}) "
     yield (
-        f"CREATE OR REPLACE TRIGGER {quote(name)} BEFORE {event}{of_column} ON {quote(table)} "
-        f"FOR EACH ROW {when}EXECUTE FUNCTION evidence_refuse('{reason}')"
+        f"CREATE OR REPLACE TRIGGER {quote(trigger.name)} BEFORE {trigger.event}{of_column} ON {quote(table)} "
+        f"FOR EACH ROW {when}EXECUTE FUNCTION evidence_refuse('{trigger.reason}')"
     )
 
 
-def _sqlite(
-    connection: BaseDatabaseWrapper, table: str, name: str, event: str, column: str, reason: str
-) -> Iterator[str]:
+def _sqlite(connection: BaseDatabaseWrapper, table: str, trigger: Trigger) -> Iterator[str]:
     quote = connection.ops.quote_name
-    of_column = f" OF {quote(column)}" if column else ""
-    when = (
-        f"WHEN OLD.{quote(column)} IS NOT NULL AND NEW.{quote(column)} IS NOT OLD.{quote(column)} "
-        if column
-        else ""
-    )
-    yield f"DROP TRIGGER IF EXISTS {quote(name)}"
+    of_column, when = "", ""
+    if trigger.column:
+        column = quote(trigger.column)
+        of_column = f" OF {column}"
+        when = f"WHEN OLD.{column} IS NOT NULL AND NEW.{column} IS NOT OLD.{column} "
+        if trigger.nothing:
+            when += f"AND NEW.{column} IS NOT {trigger.nothing['sqlite']} "
+    yield f"DROP TRIGGER IF EXISTS {quote(trigger.name)}"
     yield (
-        f"CREATE TRIGGER {quote(name)} BEFORE {event}{of_column} ON {quote(table)} "
-        f"{when}BEGIN SELECT RAISE(ABORT, '{event} on {table} refused: {reason}'); END"
+        f"CREATE TRIGGER {quote(trigger.name)} BEFORE {trigger.event}{of_column} ON {quote(table)} "
+        f"{when}BEGIN SELECT RAISE(ABORT, '{trigger.event} on {table} refused: {trigger.reason}'); END"
     )

@@ -6,6 +6,7 @@ knows, and `ledger.apply_snapshot` is the only writer of money. No gateway is ca
 
 import contextlib
 import dataclasses
+import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -166,6 +167,7 @@ def receive_webhook(*, gateway: str, headers: Mapping[str, str], body: bytes, no
                 attempt_reference=event.attempt_reference,
                 headers=kept,
                 body=body,
+                body_sha256=hashlib.sha256(body).hexdigest(),
                 received_at=now,
             )
         ],

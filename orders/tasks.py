@@ -13,6 +13,7 @@ from orders import (
     estimates,
     payments,
     reconciliation,
+    retention,
     returns,
     revisions,
     shortfalls,
@@ -79,6 +80,11 @@ def publish_heads() -> None:
 @shared_task(name="orders.process_webhooks")
 def process_webhooks() -> None:
     payments.process_webhooks(now=timezone.now())
+
+
+@shared_task(name="orders.empty_webhooks")
+def empty_webhooks() -> None:
+    retention.empty_webhooks(now=timezone.now())
 
 
 @shared_task(name="orders.poll_payments")

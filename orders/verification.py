@@ -1,5 +1,6 @@
 """What can be checked about orders (see `evidence.verification`), and telling staff what was found."""
 
+import hashlib
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -25,6 +26,7 @@ from orders.models import (
     LineState,
     Order,
     ReviewKind,
+    WebhookEvent,
 )
 from orders.queue import fairness, segments
 from orders.reviews import open_review_item
@@ -85,6 +87,14 @@ def unconfirmed_minors(_now: datetime) -> Iterator[str]:
         ).aggregate(texts=Count("text__version__document", distinct=True))
         if accepted["texts"] != len(Agreement):
             yield f"Order {request.order.reference} lacks the acceptances of the guardian who confirmed it."
+
+
+@checks("webhooks")
+def altered_webhooks(_now: datetime) -> Iterator[str]:
+    """Bodies of webhooks that are not what came."""
+    for event in WebhookEvent.objects.filter(emptied_at=None).defer("headers").order_by("pk").iterator(500):
+        if hashlib.sha256(bytes(event.body)).hexdigest() != event.body_sha256:
+            yield f"The body of webhook {event} is not the one that came."
 
 
 @checks("numbers of documents")

@@ -1,9 +1,11 @@
 """Rows that tests start from. Each builder needs only what its test is about."""
 
+import hashlib
 import itertools
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from types import MappingProxyType
 
 from django.utils.text import slugify
 
@@ -30,6 +32,7 @@ from orders.models import (
     OrderState,
     PaymentAttempt,
     QueueEventKind,
+    WebhookEvent,
     new_reference,
 )
 from orders.queue import fairness, place_of
@@ -175,6 +178,28 @@ def make_attempt(
         provider_id=f"pay_{number}",
         created_at=order.placed_at,
         expires_at=order.pay_until,
+    )
+
+
+def make_webhook(
+    *,
+    key: str = "event-1",
+    reference: str = "",
+    gateway: str = "sandbox",
+    body: bytes = b"{}",
+    headers: Mapping[str, str] = MappingProxyType({}),
+    received_at: datetime = NOW,
+    processed_at: datetime | None = None,
+) -> WebhookEvent:
+    return WebhookEvent.objects.create(
+        gateway=gateway,
+        dedupe_key=key,
+        attempt_reference=reference,
+        headers=dict(headers),
+        body=body,
+        body_sha256=hashlib.sha256(body).hexdigest(),
+        received_at=received_at,
+        processed_at=processed_at,
     )
 
 

@@ -81,10 +81,9 @@ from orders.models import (
     SegmentCount,
     Shortfall,
     ShortfallLine,
-    WebhookEvent,
 )
 from orders.models import Document as IssuedDocument
-from tests.builders import NOW, make_devices, make_line, make_plan, make_user
+from tests.builders import NOW, make_devices, make_line, make_plan, make_user, make_webhook
 
 REGISTERED = sorted(admin.site._registry, key=lambda model: model._meta.label)
 # What a member of staff edits in place; everything else changes through a verb.
@@ -178,13 +177,11 @@ def make_everything(number: int) -> None:
         contents={"title": "Invoice"},
     )
     chain.append([invoice])
-    WebhookEvent.objects.create(
-        gateway="sandbox",
-        dedupe_key=f"event-{number}",
-        attempt_reference=attempt.reference,
+    make_webhook(
+        key=f"event-{number}",
+        reference=attempt.reference,
         headers={"webhook-id": f"event-{number}"},
         body=b'{"note": "\xff<b>"}',
-        received_at=NOW,
     )
     refund = Refund.objects.create(
         order=order,

@@ -1,13 +1,13 @@
 """The database refuses what evidence must not suffer, by raw SQL and on either backend."""
 
 import pytest
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, IntegrityError, connection, transaction
 
 from evidence.models import AppendOnly, RecordIsFinal, WriteOnce
 from evidence.triggers import guarded_models, triggers_of
 from inventory.models import Fee, Plan, SupplyBatch
-from orders.models import Order, OrderLine
-from tests.builders import NOW, make_batch, make_fee, make_line, make_order, make_plan
+from orders.models import Order, OrderLine, WebhookEvent
+from tests.builders import NOW, make_batch, make_fee, make_line, make_order, make_plan, make_webhook
 
 pytestmark = pytest.mark.django_db
 
@@ -33,7 +33,7 @@ def installed_triggers() -> set[str]:
 
 
 def test_every_promise_of_every_model_has_its_trigger() -> None:
-    promised = {name for model in guarded_models() for name, *_ in triggers_of(model)}
+    promised = {trigger.name for model in guarded_models() for trigger in triggers_of(model)}
 
     assert promised - installed_triggers() == set()
     # Names as long as PostgreSQL's limit would be cut, and could then be the same.
@@ -118,6 +118,28 @@ def test_written_once_rows_cannot_be_deleted() -> None:
     assert refused("DELETE FROM orders_order WHERE id = %s", line.order_id)
 
 
+@pytest.mark.payment_case(54)
+def test_what_a_webhook_brought_can_become_empty_for_good_and_nothing_else() -> None:
+    event = make_webhook(body=b'{"id": 1}', headers={"webhook-id": "event-1"}, processed_at=NOW)
+    sql = "UPDATE orders_webhookevent SET {} WHERE id = %s"
+    other = "'\\x7b7d'::bytea" if connection.vendor == "postgresql" else "x'7b7d'"
+    empty = "''::bytea" if connection.vendor == "postgresql" else "x''"
+
+    for change in (f"body = {other}", "headers = '[]'", "headers = '{\"a\": 1}'", "body_sha256 = 'x'"):
+        assert refused(sql.format(change), event.pk), change
+    WebhookEvent.objects.update(headers={}, body=b"", emptied_at=NOW)
+    for change in (f"body = {other}", "headers = '{\"a\": 1}'", "emptied_at = NULL", "dedupe_key = 'x'"):
+        assert refused(sql.format(change), event.pk), change
+    assert refused("DELETE FROM orders_webhookevent WHERE id = %s", event.pk)
+
+    event.refresh_from_db()
+    assert (bytes(event.body), event.headers, event.dedupe_key) == (b"", {}, "event-1")
+    # Without the time at which it was done, nothing is taken out.
+    make_webhook(key="event-2", processed_at=NOW)
+    with connection.cursor() as cursor, pytest.raises(IntegrityError, match="empty_iff_emptied"):
+        cursor.execute(f"UPDATE orders_webhookevent SET body = {empty} WHERE dedupe_key = 'event-2'")
+
+
 def test_columns_that_may_change_still_do() -> None:
     batch = make_batch(make_plan(), quantity=5)
 
@@ -131,6 +153,6 @@ def test_models_say_which_fields_are_written_once() -> None:
     for model in guarded_models():
         if issubclass(model, WriteOnce):
             fields = {field.name for field in model._meta.get_fields()}
-            assert set(model.written_once) <= fields, model
+            assert set(model.may_be_emptied) <= set(model.written_once) <= fields, model
             assert model.written_once, model
     assert "paid_at" in Order.written_once

@@ -27,6 +27,7 @@ SCHEDULE = {
     "orders.seal_queues": 5.0,
     "orders.publish_heads": 600.0,
     "orders.process_webhooks": 5.0,
+    "orders.empty_webhooks": 24 * 3600.0,
     "orders.poll_payments": 15.0,
     "orders.send_returns": 60.0,
     "orders.work_off_shortfalls": 10.0,

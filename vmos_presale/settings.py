@@ -86,6 +86,9 @@ PLATFORM_LOCATION = env.str("PLATFORM_LOCATION", default="")
 
 # --- payment gateways --------------------------------------------------------------------------------
 
+# How long the headers and bodies of webhooks are kept, which name buyers: as long as PayPal lets them dispute.
+WEBHOOK_RETENTION = timedelta(days=env.int("WEBHOOK_RETENTION_DAYS", default=180))
+
 # Which gateway processes a method, in the order in which buyers see the methods: alipay=stripe in every currency,
 # alipay:CNY=alipay in one. What a gateway lacks takes its methods off the list. `orders.checks` reads it over.
 PAYMENT_METHODS: list[str] = env.list(

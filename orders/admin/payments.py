@@ -16,6 +16,7 @@ from evidence.admin import RecordAdmin, button, choice_column, column, posted, s
 from inventory.money import Money
 from orders.admin.forms import GOODWILL, UNITS, ExternalRefundForm, GiveBackForm, ResolveForm
 from orders.admin.orders import ATTEMPT_COLOURS, LedgerInline, phones_in_use
+from orders.admin.redaction import body_shown, headers_shown
 from orders.methods import overview
 from orders.models import (
     EntryKind,
@@ -55,6 +56,24 @@ class PaymentAttemptAdmin(RecordAdmin):
     inlines = (LedgerInline,)
     actions_detail = ("give_money_back",)
     state_label = choice_column("state", gettext_lazy("state"), ATTEMPT_COLOURS)
+    # The address of the payment's page is the buyer's: it opens without asking who comes.
+    fields = (
+        "order",
+        "reference",
+        "method",
+        "gateway",
+        "provider_id",
+        "amount_paid",
+        "state_label",
+        "instructions",
+        "progress",
+        "problem",
+        "created_at",
+        "expires_at",
+        "confirming_since",
+        "next_poll_at",
+        "polls",
+    )
 
     def get_urls(self) -> list[URLPattern]:
         urls: list[URLPattern] = super().get_urls()
@@ -131,7 +150,7 @@ def _free_money(attempt: PaymentAttempt) -> Money | None:
 
 @admin.register(WebhookEvent)
 class WebhookEventAdmin(RecordAdmin):
-    list_display = ("dedupe_key", "gateway", "attempt_reference", "received_at", "processed_at")
+    list_display = ("dedupe_key", "gateway", "attempt_reference", "received_at", "processed_at", "emptied_at")
     list_filter = ("gateway", ("processed_at", admin.EmptyFieldListFilter))
     search_fields = ("dedupe_key__startswith", "attempt_reference__startswith")
     date_hierarchy = "received_at"
@@ -143,14 +162,23 @@ class WebhookEventAdmin(RecordAdmin):
         "received_at",
         "next_try_at",
         "processed_at",
-        "headers",
-        "body_text",
+        "body_sha256",
+        "emptied_at",
+        "headers_without_secrets",
+        "body_without_buyer",
     )
 
-    @column(gettext_lazy("body"))
-    def body_text(self, event: WebhookEvent) -> SafeString:
-        text = bytes(event.body).decode("utf-8", errors="replace")
-        return format_html('<pre class="desk-text">{}</pre>', text)
+    @column(gettext_lazy("headers, without signatures"))
+    def headers_without_secrets(self, event: WebhookEvent) -> SafeString | str:
+        return _as_text(headers_shown(event.headers))
+
+    @column(gettext_lazy("body, without what names the buyer"))
+    def body_without_buyer(self, event: WebhookEvent) -> SafeString | str:
+        return _as_text(body_shown(bytes(event.body)) if event.emptied_at is None else "")
+
+
+def _as_text(text: str) -> SafeString | str:
+    return format_html('<pre class="desk-text">{}</pre>', text) if text else "–"
 
 
 @admin.register(LedgerEntry)

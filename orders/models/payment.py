@@ -119,33 +119,56 @@ class PaymentAttempt(WriteOnce):
 
 
 class WebhookEvent(WriteOnce):
-    """The inbox: a webhook whose signature was good, exactly as it came."""
+    """The inbox: a webhook whose signature was good, exactly as it came.
+
+    What it holds of the buyer, headers and body, is kept for a time; what stays is that and when it came, and the
+    sha256 of the body, by which the provider's copy can be known.
+    """
 
     gateway = models.CharField(_("gateway"), max_length=20)
     dedupe_key = models.CharField(_("event"), max_length=120)
     attempt_reference = models.CharField(_("attempt"), max_length=32, blank=True)
     headers = models.JSONField(_("headers"))
     body = models.BinaryField(_("body"))
+    body_sha256 = models.CharField(_("sha256 of the body"), max_length=64)
     received_at = models.DateTimeField(_("received at"))
     # Whoever moves it asks the gateway (`orders.unanswered`); empty before the first try.
     next_try_at = models.DateTimeField(_("next try"), null=True)
     processed_at = models.DateTimeField(_("processed at"), null=True)
+    emptied_at = models.DateTimeField(_("headers and body taken out"), null=True)
 
     written_once: ClassVar[tuple[str, ...]] = (
         "gateway",
         "dedupe_key",
         "attempt_reference",
+        "headers",
         "body",
+        "body_sha256",
         "received_at",
         "processed_at",
+        "emptied_at",
     )
+    may_be_emptied: ClassVar[tuple[str, ...]] = ("headers", "body")
 
     class Meta:
         verbose_name = _("webhook event")
         verbose_name_plural = _("webhook events")
         ordering = ("-id",)
-        constraints = (models.UniqueConstraint("gateway", "dedupe_key", name="orders_webhookevent_unique"),)
-        indexes = (models.Index(fields=["id"], name="orders_webhook_inbox", condition=Q(processed_at=None)),)
+        constraints = (
+            models.UniqueConstraint("gateway", "dedupe_key", name="orders_webhookevent_unique"),
+            models.CheckConstraint(
+                name="orders_webhookevent_empty_iff_emptied",
+                condition=Q(emptied_at=None) & ~Q(body=b"")
+                | Q(emptied_at__isnull=False, processed_at__isnull=False, body=b""),
+            ),
+            models.CheckConstraint(name="orders_webhookevent_has_sha256", condition=~Q(body_sha256="")),
+        )
+        indexes = (
+            models.Index(fields=["id"], name="orders_webhook_inbox", condition=Q(processed_at=None)),
+            models.Index(
+                fields=["received_at"], name="orders_webhook_to_empty", condition=Q(emptied_at=None)
+            ),
+        )
 
     def __str__(self) -> str:
         return f"{self.gateway} {self.dedupe_key}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from html import unescape
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from pytest_django import Settings
 
 from accounts.models import User
 from agreements.rights import publish_rights
+from orders.admin.redaction import body_shown
 from orders.models import (
     Allocation,
     Basis,
@@ -34,11 +36,19 @@ from orders.models import (
     ReturnState,
     ReviewItem,
     ReviewKind,
-    WebhookEvent,
 )
 from orders.queue import units_ahead
 from orders.tasks import sweep
-from tests.builders import NOW, make_devices, make_fee, make_line, make_order, make_plan, make_user
+from tests.builders import (
+    NOW,
+    make_devices,
+    make_fee,
+    make_line,
+    make_order,
+    make_plan,
+    make_user,
+    make_webhook,
+)
 
 QUEUE = reverse("admin:orders_orderline_changelist")
 
@@ -493,17 +503,52 @@ def test_a_review_item_is_resolved_once_with_a_note_and_a_name(desk: Client, sta
     assert (item.resolution, item.resolved_by) == ("Returned at the gateway's desk.", staff)
 
 
+@pytest.mark.payment_case(54)
 @pytest.mark.django_db
-def test_a_webhook_is_shown_as_it_came_and_never_as_markup(desk: Client) -> None:
-    event = WebhookEvent.objects.create(
-        gateway="sandbox",
-        dedupe_key="event-1",
-        headers={"webhook-id": "event-1"},
-        body=b'{"note": "<script>alert(1)</script>\xff"}',
-        received_at=NOW,
+def test_webhook_is_shown_without_what_names_the_buyer_and_without_signatures(desk: Client) -> None:
+    event = make_webhook(
+        headers={"webhook-id": "event-1", "webhook-signature": "v1,c2lnbmVk"},
+        body=b'{"type": "charge.refunded", "amount": 4990, "buyer": {"name": "<b>Zo\xc3\xab</b>", "last4": "4242"}}',
     )
-    page = desk.get(reverse("admin:orders_webhookevent_change", args=[event.pk])).content.decode()
-    assert "{&quot;note&quot;: &quot;&lt;script&gt;alert(1)&lt;/script&gt;\ufffd&quot;}" in page
+    address = reverse("admin:orders_webhookevent_change", args=[event.pk])
+
+    page = unescape(desk.get(address).content.decode())
+
+    assert "webhook-id: event-1\nwebhook-signature: …</pre>" in page
+    assert (
+        '{\n  "type": "charge.refunded",\n  "amount": 4990,\n  "buyer": {\n    "name": "…",\n    "last4": "…"\n  }\n}'
+        in page
+    )
+    assert event.body_sha256 in page
+
+
+@pytest.mark.payment_case(54)
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        (
+            b'{"id": "evt_1", "status": "paid", "payer": {"payer_id": "Z0E"}}',
+            ("evt_1", "paid", '"payer_id": "…"'),
+        ),
+        (
+            b"trade_status=TRADE_SUCCESS&gmt_payment=2026-11-29+09:06:51&buyer_id=2088",
+            ("2026-11-29 09:06:51",),
+        ),
+        (b'[{"id": "zoe@example.com"}]', ('"id": "…"',)),
+        (b'{"zoe@example.com": {"id": "evt_1"}}', ('"…": {', "evt_1")),
+        (b'{"reason": "Zoe Miller asked for it"}', ('"reason": "…"',)),
+        (b'{"livemode": false, "charge": null}', ('"livemode": false', '"charge": null')),
+        (b"\xff", ("…",)),
+        (b"no form", ("…",)),
+        (b"{" * 3, ("…",)),
+        (b"[" * 100_000, ("…",)),
+    ],
+)
+def test_of_a_body_only_what_is_known_to_be_harmless_is_shown(body: bytes, shown: tuple[str, ...]) -> None:
+    text = body_shown(body)
+
+    assert [words for words in shown if words not in text] == []
+    assert [words for words in ("Z0E", "2088", "zoe@", "Zoe") if words in text] == []
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from orders.payments import (
 from orders.refunds import approve_refund, request_refund
 from orders.returns import send_returns
 from orders.tests.gateway_servers import Listener, Request
-from tests.builders import make_attempt, make_fee, make_order, make_plan, make_user
+from tests.builders import make_attempt, make_fee, make_order, make_plan, make_user, make_webhook
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -268,18 +268,7 @@ def test_07_webhook_for_an_unknown_payment_is_reviewed(
     sandbox.wait_for_webhooks()
     deliver(shop.rest(), now=now)
     PaymentAttempt.objects.filter(pk=attempt.pk).update(state="cancelled")
-    WebhookEvent.objects.bulk_create(
-        [
-            WebhookEvent(
-                gateway="sandbox",
-                dedupe_key="x",
-                attempt_reference="VM-NOBODY-1",
-                headers={},
-                body=b"",
-                received_at=now,
-            )
-        ]
-    )
+    make_webhook(reference="VM-NOBODY-1")
 
     assert process_webhooks(now=now) == 2
     assert list(ReviewItem.objects.values_list("kind", flat=True)) == [ReviewKind.UNKNOWN_REFERENCE]
@@ -334,17 +323,8 @@ def test_what_goes_wrong_with_one_webhook_does_not_hold_up_the_others(
     attempt = begin(order, now)
     # A payment by a gateway that was taken out of the table: nothing can be asked about it.
     broken = make_attempt(make_order([(order.lines.get().fee, 1)], placed_at=now), gateway="gone")
-    WebhookEvent.objects.bulk_create(
-        WebhookEvent(
-            gateway=each.gateway,
-            dedupe_key=each.reference,
-            attempt_reference=each.reference,
-            headers={},
-            body=b"",
-            received_at=now,
-        )
-        for each in (broken, attempt)
-    )
+    for each in (broken, attempt):
+        make_webhook(gateway=each.gateway, key=each.reference, reference=each.reference)
     sandbox.decide(attempt.pay_url, Outcome.PAY_UNTOLD)
 
     with pytest.raises(ExceptionGroup) as faults:
