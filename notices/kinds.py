@@ -195,6 +195,14 @@ REFUND_PAID = Kind(
     channels=IMPORTANT,
     fallbacks=LAST_RESORT,
 )
+REFUND_CAME_BACK = Kind(
+    "refund-came-back",
+    _("Refund came back"),
+    clause="3.3",
+    topic=Topic.MONEY,
+    channels=IMPORTANT,
+    fallbacks=LAST_RESORT,
+)
 MONEY_RETURNED = Kind("money-returned", _("Payment returned"), clause="3.1", topic=Topic.MONEY)
 PAYMENT_DISPUTED = Kind("payment-disputed", _("Payment disputed"), clause="3.1", topic=Topic.MONEY)
 DISPUTE_ENDED = Kind("dispute-ended", _("Dispute of the payment ended"), clause="3.1", topic=Topic.MONEY)
@@ -315,6 +323,7 @@ KINDS: dict[str, Kind] = {
         TERMINATED,
         REFUND_APPROVED,
         REFUND_PAID,
+        REFUND_CAME_BACK,
         MONEY_RETURNED,
         PAYMENT_DISPUTED,
         DISPUTE_ENDED,

@@ -137,6 +137,7 @@ FACTS: dict[str, Sequence[Mapping[str, JSONValue]]] = {
         {"reference": "VP-7K2M", "refund": "RF-0001", "amount": TOTAL, "ground": "law", "means": means}
         for means in ("", "bank transfer")
     ],
+    "refund-came-back": [{"reference": "VP-7K2M", "amount": TOTAL}],
     "case-opened": [
         {
             "reference": "VP-7K2M",

@@ -3,7 +3,9 @@
 An order has one invoice, issued when it becomes paid and therefore its receipt as well. What goes back of the
 sale has one credit note each. Money that belonged to no sale (`MoneyReturn`) was never invoiced, so nothing is
 credited for it. A chargeback has no credit note either: the bank holds the money until the dispute is decided,
-and the sale stands meanwhile; lost, it is a debt of the customer and no reduction of the price.
+and the sale stands meanwhile; lost, it is a debt of the customer and no reduction of the price. A refund that
+comes back leaves its credit note as it is: the sale stays reduced, the money is still owed, and when it is sent
+again, nothing more is credited.
 
 Numbers are drawn under the lock of the documents' chain, which also makes the counter: whoever holds it sees
 the last number that was committed, and a transaction that is rolled back takes its number with it.
@@ -15,7 +17,7 @@ from datetime import datetime
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, Max, OuterRef, QuerySet, Sum
+from django.db.models import Exists, Max, OuterRef, Q, QuerySet, Sum
 from django.utils import translation
 from django.utils.formats import date_format
 from django.utils.translation import gettext
@@ -102,13 +104,14 @@ def issue_credit_note(
     order: Order, *, entry: LedgerEntry, refund: Refund | None, now: datetime
 ) -> Document | None:
     """Write the credit note for money that has gone back; None if it took nothing from what was invoiced, the
-    one that is there if there is.
+    one that is there if there is, for this money or for the refund that it pays.
 
     `refund` is ours that `entry` completes. What went back at a gateway's own desk has none: of it is credited
     what the sale now lacks, for a surplus goes back there as well. Locks as `issue_invoice` does.
     """
     order = Order.objects.select_related("customer").get(pk=order.pk)
-    there: Document | None = order.documents.filter(entry=entry).first()
+    of_this = Q(entry=entry) | Q(refund=refund) if refund else Q(entry=entry)
+    there: Document | None = order.documents.filter(of_this).first()
     if there:
         return there
     invoice = order.documents.filter(kind=DocumentKind.INVOICE).first()
@@ -169,9 +172,7 @@ def _issue(document: Document, contents: Contents) -> Document:
 def _lacking(order: Order, invoice: Document, entry: LedgerEntry) -> Money:
     """How much of the money of `entry` the invoiced sale lacks, now that it is gone."""
     credited = invoice.credit_notes.aggregate(minor=Sum("minor"))["minor"] or 0
-    moved = order.ledger.filter(
-        currency=order.currency, kind__in=(EntryKind.CAPTURE, EntryKind.REFUND), pk__lte=entry.pk
-    )
+    moved = order.ledger.filter(currency=order.currency, kind__in=EntryKind.of_the_sale(), pk__lte=entry.pk)
     due = order.money_returns.filter(currency=order.currency, state=ReturnState.DUE)
     held = (moved.aggregate(minor=Sum("minor"))["minor"] or 0) - (
         due.aggregate(minor=Sum("minor"))["minor"] or 0
@@ -280,7 +281,7 @@ def _moved(
     rows = (
         (_written(entry.occurred_at), *way(entry), amount.localised())
         for entry, amount in entries
-        if entry.kind in (EntryKind.CAPTURE, EntryKind.REFUND)
+        if entry.kind in EntryKind.of_the_sale()
     )
     return Lines(head, tuple(tuple(map(printable, row)) for row in rows), total)
 

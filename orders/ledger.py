@@ -39,12 +39,18 @@ from orders.models import (
 from orders.offers import stocks
 from orders.queue import fairness, lock_plans, place_of
 from orders.reviews import open_review_item
-from orders.telling import about_order, about_refund, about_return
+from orders.telling import about_bounce, about_order, about_refund, about_return
 
 logger = logging.getLogger(__name__)
 
 # Money that comes to us is positive in the ledger, money that leaves us negative.
-SIGNS = {EntryKind.CAPTURE: 1, EntryKind.REFUND: -1, EntryKind.CHARGEBACK: -1, EntryKind.REVERSAL: 1}
+SIGNS = {
+    EntryKind.CAPTURE: 1,
+    EntryKind.REFUND: -1,
+    EntryKind.CHARGEBACK: -1,
+    EntryKind.REVERSAL: 1,
+    EntryKind.BOUNCE: 1,
+}
 
 
 def apply_snapshot(*, attempt_id: int, snapshot: Snapshot, now: datetime) -> PaymentAttempt:
@@ -68,7 +74,7 @@ def apply_snapshot(*, attempt_id: int, snapshot: Snapshot, now: datetime) -> Pay
         _advance(attempt, snapshot, now=now)
         gone = [(entry, _close_return(order, move, entry, now=now)) for move, entry in refunded]
         for refused in snapshot.refused_returns:
-            _fail_return(order, refused, now=now)
+            _fail_return(order, attempt, refused, now=now)
         if captured:
             _settle(order, new=[entry for _move, entry in captured], seen_at=seen_at, now=now)
         if disputed:
@@ -220,14 +226,14 @@ def _settle(order: Order, *, new: Sequence[LedgerEntry], seen_at: datetime | Non
 
 
 def missing_of(order: Order) -> Money:
-    """What an order lacks that is not covered; money on its way back covers nothing."""
+    """What an order lacks that is not covered; money that is owed back covers nothing."""
     held = sum(entry.minor for entry in order.ledger.filter(currency=order.currency))
     return order.total - (Money(held, order.currency) - _going_back(order))
 
 
 def _going_back(order: Order) -> Money:
-    """Money that is on its way back to the buyer: it covers nothing any more."""
-    due = order.money_returns.filter(currency=order.currency, state=ReturnState.DUE)
+    """Money that is owed back to the buyer, on its way or not: it covers nothing any more."""
+    due = order.money_returns.filter(currency=order.currency, state__in=(ReturnState.DUE, ReturnState.FAILED))
     return Money(sum(back.minor for back in due), order.currency)
 
 
@@ -363,7 +369,7 @@ def _close_return(order: Order, move: MoneyMoved, entry: LedgerEntry, *, now: da
         # The answer to our asking may have been lost or refused: what counts is that the money has gone.
         on_its_way = Refund.objects.filter(pk=refund.pk, state__in=(RefundState.APPROVED, RefundState.FAILED))
         if on_its_way.update(state=RefundState.PAID, paid_at=move.at, problem=""):
-            tell([about_refund(order, refund, kinds.REFUND_PAID)], now=now)
+            tell([about_refund(order, refund, kinds.REFUND_PAID, entry=entry)], now=now)
             return refund
         _review_external(order, move, entry, f"for {move.reference}, which was paid before", now=now)
     return None
@@ -382,26 +388,60 @@ def _review_external(
     )
 
 
-def _fail_return(order: Order, refused: RefusedReturn, *, now: datetime) -> None:
-    """A refund that the gateway had accepted has failed: what it kept is free again, and staff are told."""
+def _fail_return(order: Order, attempt: PaymentAttempt, refused: RefusedReturn, *, now: datetime) -> None:
+    """A refund that the gateway had accepted has failed: what it kept is free again, and staff are told.
+
+    Had it been made, then its money has come back: that is booked, and the customer is told as well.
+    """
     problem = refused.problem[:300]
-    # (What failed of an earlier try is told again with every snapshot.)
-    refunds = [each.pk for each in order.refunds.all() if each.key == refused.reference]
-    returns = [each.pk for each in order.money_returns.all() if each.key == refused.reference]
-    approved = Refund.objects.filter(pk__in=refunds, state=RefundState.APPROVED).update(
-        state=RefundState.FAILED, problem=problem
-    )
-    due = MoneyReturn.objects.filter(pk__in=returns, state=ReturnState.DUE).update(
-        state=ReturnState.FAILED, problem=problem
-    )
-    if approved or due:
+    bounce = _book_bounce(attempt, refused, now=now)
+    refunds = [each.pk for each in order.refunds.all() if _fails(each, refused, bounce)]
+    returns = [each.pk for each in order.money_returns.all() if _fails(each, refused, bounce)]
+    Refund.objects.filter(pk__in=refunds).update(state=RefundState.FAILED, problem=problem, paid_at=None)
+    MoneyReturn.objects.filter(pk__in=returns).update(state=ReturnState.FAILED, problem=problem, paid_at=None)
+    if bounce:
+        tell([about_bounce(order, bounce)], now=now)
+    if refunds or returns or bounce:
+        known_as = refused.reference or f"{refused.transaction_id}, made outside the shop,"
+        after = "after it had been made" if bounce else "after it had been accepted"
         open_review_item(
-            kind=ReviewKind.REFUND_FAILED if approved else ReviewKind.RETURN_FAILED,
-            key=f"{refused.reference}:{now.isoformat()}",  # tried again, it can fail again
+            kind=ReviewKind.RETURN_FAILED if returns else ReviewKind.REFUND_FAILED,
+            key=f"{refused.reference or refused.transaction_id}:{now.isoformat()}",  # tried again, it can fail again
             order=order,
-            detail=f"{refused.reference} was refused by the gateway after it had been accepted: {problem}",
+            detail=f"{known_as} was refused by the gateway {after}: {problem}",
             now=now,
         )
+
+
+def _book_bounce(attempt: PaymentAttempt, refused: RefusedReturn, *, now: datetime) -> LedgerEntry | None:
+    """Take a refund that is in the ledger back into it, once; no gateway says when that was."""
+    made = LedgerEntry.objects.filter(
+        attempt=attempt,
+        gateway=attempt.gateway,
+        kind=EntryKind.REFUND,
+        transaction_id=refused.transaction_id,
+    ).first()
+    if made is None:
+        return None
+    back = MoneyMoved(made.transaction_id, Money(-made.minor, made.currency), now)
+    return next((entry for _move, entry in _book_all(attempt, EntryKind.BOUNCE, (back,), now=now)), None)
+
+
+def has_come_back(entry: LedgerEntry) -> bool:
+    """Whether the money of a refund came back after it had been made."""
+    bounces = LedgerEntry.objects.filter(gateway=entry.gateway, kind=EntryKind.BOUNCE)
+    return bounces.filter(transaction_id=entry.transaction_id).exists()
+
+
+def _fails(due: Refund | MoneyReturn, refused: RefusedReturn, bounce: LedgerEntry | None) -> bool:
+    """Whether it is `due` that was refused. What failed of an earlier try is told again with every snapshot."""
+    if due.state in (RefundState.APPROVED, ReturnState.DUE):
+        return due.key == refused.reference
+    if bounce is None or due.state not in (RefundState.PAID, ReturnState.PAID):
+        return False
+    if isinstance(due, Refund) and due.entry:
+        return due.entry.transaction_id == bounce.transaction_id
+    return refused.reference in due.keys and not due.payouts.filter(is_confirmed=True).exists()
 
 
 def _review(order: Order, kind: ReviewKind, entry: LedgerEntry, detail: str, *, now: datetime) -> None:

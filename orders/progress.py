@@ -159,6 +159,7 @@ def _payment_happenings(order: Order, attempts: list[PaymentAttempt]) -> list[Ha
         EntryKind.REFUND: _("Money paid back"),
         EntryKind.CHARGEBACK: _("Payment taken back by the bank"),
         EntryKind.REVERSAL: _("Payment returned by the bank"),
+        EntryKind.BOUNCE: _("Refund came back"),
     }
     happenings += [
         Happening(entry.occurred_at, titles[EntryKind(entry.kind)], entry.money.localised())

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from inventory.money import Money
 from orders.gateways import GATEWAYS, gateway_named
 from orders.gateways.protocol import Declined, Unavailable
-from orders.models import LedgerEntry, ReviewKind
+from orders.models import EntryKind, LedgerEntry, ReviewKind
 from orders.reviews import open_review_item
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,11 @@ def compare(*, gateway: str, day: date, now: datetime) -> int:
         for booking in gateway_named(gateway).bookings(day=day)
     }
     ours = _ours(gateway, day)
-    found = list(_differences(ours, theirs))
+    found = [
+        (kind, transaction, detail)
+        for kind, transaction, detail in _differences(ours, theirs)
+        if (kind, transaction) in theirs or not _is_undone(gateway, kind, transaction)
+    ]
     for kind, transaction, detail in found:
         open_review_item(
             kind=ReviewKind.BOOKS_DIFFER,
@@ -72,6 +76,15 @@ def _ours(gateway: str, day: date) -> Books:
         )
         for entry in entries.select_related("attempt").iterator(2_000)
     }
+
+
+def _is_undone(gateway: str, kind: str, transaction: str) -> bool:
+    """Whether it is a refund that came back, or its coming back: some gateways' books forget both."""
+    return kind in (EntryKind.REFUND, EntryKind.BOUNCE) and (
+        LedgerEntry.objects.filter(
+            gateway=gateway, kind=EntryKind.BOUNCE, transaction_id=transaction
+        ).exists()
+    )
 
 
 def _differences(ours: Books, theirs: Books) -> Iterable[tuple[str, str, str]]:

@@ -17,6 +17,7 @@ from inventory.money import Money
 from inventory.quarantine import quarantine_devices
 from notices import kinds
 from notices.outbox import tell
+from orders.ledger import has_come_back
 from orders.models import (
     Allocation,
     Ground,
@@ -149,7 +150,7 @@ def settle_failed_refund(*, refund_id: int, entry_id: int, settled_by_id: int, n
                 _("%(entry)s is not the money of refund %(refund)s, or that was paid.")
                 % {"entry": entry.transaction_id, "refund": refund}
             )
-        tell([about_refund(order, refund, kinds.REFUND_PAID)], now=now)
+        tell([about_refund(order, refund, kinds.REFUND_PAID, entry=entry)], now=now)
         _resolve_external(entry, refund, by_id=settled_by_id, now=now)
         said = f"It was made at the gateway's own desk, {entry.transaction_id}."
         resolve_failure(refund, said, resolved_by_id=settled_by_id, now=now)
@@ -209,6 +210,8 @@ def _request(refund: Refund, order: Order, *, units: Mapping[int, int], phones: 
 
 def _approve(refund: Refund, order: Order, *, approved_by_id: int, now: datetime) -> None:
     """Take the units back. Locks the lines, then the devices; refund and order must be locked."""
+    if refund.entry:
+        _check_it_stayed_away(refund.entry)
     lines = {line.pk: line for line in _locked_lines(order)}
     taken = list(refund.lines.select_related("allocation"))
     for each in taken:
@@ -280,7 +283,13 @@ def _unclaimed(entry_id: int, order: Order) -> LedgerEntry:
     if not items.exists() or taken.exists():
         raise RefundRefused(_("Somebody has said already what this money was given back for."))
     entry: LedgerEntry = LedgerEntry.objects.select_related("attempt").get(pk=entry_id)
+    _check_it_stayed_away(entry)
     return entry
+
+
+def _check_it_stayed_away(entry: LedgerEntry) -> None:
+    if has_come_back(entry):
+        raise RefundRefused(_("The buyer's bank did not take this money: it has come back."))
 
 
 def _resolve_external(entry: LedgerEntry, refund: Refund, *, by_id: int, now: datetime) -> None:

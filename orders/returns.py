@@ -180,7 +180,7 @@ def confirm_payout(*, payout_id: int, confirmed_by_id: int, now: datetime) -> Pa
         resolve_failure(due, said, resolved_by_id=confirmed_by_id, now=now)
         if isinstance(due, Refund):
             Refund.objects.filter(pk=due.pk).update(state=RefundState.PAID, paid_at=sent_at, problem="")
-            tell([about_refund(order, due, kinds.REFUND_PAID, means=payout.means)], now=now)
+            tell([about_refund(order, due, kinds.REFUND_PAID, entry=entry, means=payout.means)], now=now)
             issue_credit_note(order, entry=entry, refund=due, now=now)
         else:
             MoneyReturn.objects.filter(pk=due.pk).update(state=ReturnState.PAID, paid_at=sent_at, problem="")
@@ -294,7 +294,8 @@ def free_to_return(order: Order, attempt: PaymentAttempt, *, currency: str) -> M
 def left_in(attempt: PaymentAttempt, *, currency: str) -> Money:
     """What one payment still holds; what is to go back out of it is deducted, asked for, approved or due."""
     held = attempt.ledger.filter(currency=currency).aggregate(minor=Sum("minor"))["minor"] or 0
-    refunds = attempt.refunds.filter(state__in=(RefundState.REQUESTED, RefundState.APPROVED), entry=None)
+    to_send = Q(state=RefundState.APPROVED) | Q(state=RefundState.REQUESTED, entry=None)
+    refunds = attempt.refunds.filter(to_send)
     returns = attempt.money_returns.filter(state=ReturnState.DUE, currency=currency)
     for due in (refunds.filter(order__currency=currency), returns):
         held -= due.aggregate(minor=Sum("minor"))["minor"] or 0

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from notices import kinds
 from notices.kinds import JSONValue, Kind
 from notices.outbox import Draft
-from orders.models import MoneyReturn, Order, Refund
+from orders.models import LedgerEntry, MoneyReturn, Order, Refund
 
 
 def about_order(
@@ -27,8 +27,18 @@ def about_order(
     )
 
 
-def about_refund(order: Order, refund: Refund, kind: Kind, *, phones: int = 0, means: str = "") -> Draft:
-    """A notice of what became of a refund: how many phones it ends, by which `means` it was paid if not the usual."""
+def about_refund(
+    order: Order,
+    refund: Refund,
+    kind: Kind,
+    *,
+    entry: LedgerEntry | None = None,
+    phones: int = 0,
+    means: str = "",
+) -> Draft:
+    """A notice of what became of a refund: by which `entry` and by which `means`, if not the usual, it was paid, and
+    how many phones it ends. What came back is paid again by another entry.
+    """
     facts: Mapping[str, JSONValue] = {
         "refund": refund.reference,
         "amount": {"minor": refund.minor, "currency": order.currency},
@@ -37,7 +47,15 @@ def about_refund(order: Order, refund: Refund, kind: Kind, *, phones: int = 0, m
         "means": means,
         "is_gone": refund.entry_id is not None,
     }
-    return about_order(order, kind, facts, key=f"{kind.slug}:{refund.reference}")
+    key = f"{kind.slug}:{refund.reference}" + (f":{entry.pk}" if entry else "")
+    return about_order(order, kind, facts, key=key)
+
+
+def about_bounce(order: Order, bounce: LedgerEntry) -> Draft:
+    """A notice of money that was paid back and has come back to us."""
+    facts: Mapping[str, JSONValue] = {"amount": {"minor": bounce.minor, "currency": bounce.currency}}
+    kind = kinds.REFUND_CAME_BACK
+    return about_order(order, kind, facts, key=f"{kind.slug}:{order.reference}:{bounce.pk}")
 
 
 def about_return(order: Order, back: MoneyReturn) -> Draft:

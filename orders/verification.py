@@ -114,7 +114,7 @@ def orders_and_their_documents(_now: datetime) -> Iterator[str]:
     for order in uninvoiced().order_by("pk").iterator(500):
         yield f"Order {order.reference} is paid and has no invoice."
     moved = LedgerEntry.objects.filter(
-        order=OuterRef("order"), currency=OuterRef("currency"), kind__in=(EntryKind.CAPTURE, EntryKind.REFUND)
+        order=OuterRef("order"), currency=OuterRef("currency"), kind__in=EntryKind.of_the_sale()
     )
     credited = Document.objects.filter(corrects=OuterRef("pk"))
     wrong = invoices.annotate(

@@ -494,9 +494,11 @@ def _snapshot(order: _Order, disputes: list[_Dispute], problem: str) -> Snapshot
         chargebacks=taken,
         reversals=tuple(dispute.returned for dispute in disputes if dispute.returned),
         refused_returns=tuple(
-            RefusedReturn(refund.moved.reference, refund.problem or refund.status)
+            RefusedReturn(
+                refund.moved.reference, refund.problem or refund.status, refund.moved.transaction_id
+            )
             for refund in order.refunds
-            if refund.status in ("FAILED", "CANCELLED") and refund.moved.reference
+            if refund.status in ("FAILED", "CANCELLED")
         ),
         problem=problem,
     )

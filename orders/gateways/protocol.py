@@ -95,10 +95,14 @@ class MoneyMoved:
 
 @dataclass(frozen=True, slots=True)
 class RefusedReturn:
-    """A refund that the gateway had accepted and that failed in the end. `reference` is ours."""
+    """A refund that the gateway had accepted and that failed in the end: it may have been reported as made before.
+
+    `reference` is ours, empty for one made at the gateway's own desk; `transaction_id` is empty where it has none.
+    """
 
     reference: str
     problem: str
+    transaction_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -230,9 +230,11 @@ class StripeGateway:
             chargebacks=tuple(entry.moved for entry in disputed if entry.kind == "chargeback"),
             reversals=tuple(entry.moved for entry in disputed if entry.kind == "reversal"),
             refused_returns=tuple(
-                RefusedReturn(refund.moved.reference, refund.problem or refund.status)
+                RefusedReturn(
+                    refund.moved.reference, refund.problem or refund.status, refund.moved.transaction_id
+                )
                 for refund in refunds
-                if refund.status in ("failed", "canceled") and refund.moved.reference
+                if refund.status in ("failed", "canceled")
             ),
         )
 

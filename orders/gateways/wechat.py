@@ -635,7 +635,9 @@ def _snapshot(trade: _Trade, capture: MoneyMoved, refunds: Sequence[_Refund]) ->
         captures=(capture,),
         refunds=made,
         refused_returns=tuple(
-            RefusedReturn(refund.moved.reference, refund.problem()) for refund in refunds if refund.problem()
+            RefusedReturn(refund.moved.reference, refund.problem(), refund.moved.transaction_id)
+            for refund in refunds
+            if refund.problem()
         ),
         problem=problem,
     )

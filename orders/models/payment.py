@@ -179,6 +179,13 @@ class EntryKind(models.TextChoices):
     REFUND = "refund", _("refund")
     CHARGEBACK = "chargeback", _("chargeback")
     REVERSAL = "reversal", _("chargeback reversed")
+    # Of a refund that had been made: it bears that one's transaction.
+    BOUNCE = "bounce", _("refund that came back")
+
+    @classmethod
+    def of_the_sale(cls) -> tuple["EntryKind", ...]:
+        """Kinds of what came for a sale and went back; disputes are another matter."""
+        return (cls.CAPTURE, cls.REFUND, cls.BOUNCE)
 
 
 # In the place of a gateway's name: money that staff sent by other means (`Payout`).
@@ -210,7 +217,7 @@ class LedgerEntry(AppendOnly):
             models.UniqueConstraint("gateway", "kind", "transaction_id", name="orders_ledgerentry_unique"),
             models.CheckConstraint(
                 name="orders_ledgerentry_sign",
-                condition=Q(kind__in=(EntryKind.CAPTURE, EntryKind.REVERSAL), minor__gt=0)
+                condition=Q(kind__in=(EntryKind.CAPTURE, EntryKind.REVERSAL, EntryKind.BOUNCE), minor__gt=0)
                 | Q(kind__in=(EntryKind.REFUND, EntryKind.CHARGEBACK), minor__lt=0),
             ),
         )

@@ -96,6 +96,7 @@ class Refund(SentBack):
         settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+", verbose_name=_("decided by")
     )
     decided_at = models.DateTimeField(_("decided at"), null=True)
+    # It can come back, and be paid again: the ledger has each time.
     paid_at = models.DateTimeField(_("paid back at"), null=True)
     problem = models.CharField(_("problem"), max_length=300, blank=True)
 
@@ -113,7 +114,6 @@ class Refund(SentBack):
         "requested_at",
         "decided_by",
         "decided_at",
-        "paid_at",
     )
 
     class Meta:
@@ -207,7 +207,6 @@ class MoneyReturn(SentBack):
         "currency",
         "due_at",
         "decided_by",
-        "paid_at",
     )
 
     class Meta:

@@ -771,17 +771,20 @@ def test_refund_that_fails_in_the_end_is_refused_and_the_money_can_be_given_back
     stripe.decide(pay_url, Outcome.FAIL_REFUNDS)
     snapshot = fetched(pay_url)
     assert snapshot.refunds == ()
-    assert snapshot.refused_returns == (RefusedReturn("R-1", "expired_or_canceled_card"),)
+    [refused] = snapshot.refused_returns
+    assert (refused.reference, refused.problem) == ("R-1", "expired_or_canceled_card")
+    assert refused.transaction_id == stripe.books()["refunds"][0]["id"]
     give_back(pay_url, reference="R-2")
     stripe.decide(pay_url, Outcome.COMPLETE_REFUNDS)
     assert [back.reference for back in fetched(pay_url).refunds] == ["R-2"]
 
 
-def test_failed_refund_of_the_dashboard_was_never_asked_for_by_us(provider: Listener) -> None:
+def test_failed_refund_of_the_dashboard_bears_no_reference_either(provider: Listener) -> None:
     answering(provider, a_session(), a_list(a_refund(status="failed", metadata={"refund": "R 1"})), a_list())
     snapshot = fetch()
     assert snapshot
-    assert (snapshot.refunds, snapshot.refused_returns) == ((), ())
+    assert snapshot.refunds == ()
+    assert snapshot.refused_returns == (RefusedReturn("", "failed", "re_3RefundOfTheTests"),)
 
 
 @pytest.mark.payment_case(42)

@@ -488,7 +488,10 @@ def test_decision_that_nobody_knows_is_refused(api: httpx.Client) -> None:
         ([Outcome.PAY, Outcome.CHARGE_BACK], {"delay-refunds", "win", "lose"}),
         ([Outcome.PAY, Outcome.CHARGE_BACK, Outcome.WIN], {"delay-refunds", "refund-here"}),
         ([Outcome.PAY, Outcome.CHARGE_BACK, Outcome.LOSE], {"delay-refunds"}),
-        ([Outcome.PAY, Outcome.REFUND_HERE], {"delay-refunds", "inquire", "charge-back"}),
+        (
+            [Outcome.PAY, Outcome.REFUND_HERE],
+            {"delay-refunds", "bounce-refunds", "inquire", "charge-back"},
+        ),
     ],
 )
 def test_page_offers_what_can_happen_next(

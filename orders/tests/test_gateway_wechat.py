@@ -36,7 +36,6 @@ from orders.gateways.protocol import (
     Declined,
     Instructions,
     MoneyMoved,
-    RefusedReturn,
     Return,
     Snapshot,
     Unavailable,
@@ -786,11 +785,12 @@ def test_refund_that_the_bank_refuses_has_failed_until_it_is_settled_at_wechats_
     wechat.decide(CHARGE.reference, Outcome.FAIL_REFUNDS)
     failed = fetched(returns=("R-1",))
     assert failed.refunds == ()
-    assert failed.refused_returns == (
-        RefusedReturn(
-            "R-1", "The buyer's bank does not take it. It has to be settled at WeChat Pay's own desk."
-        ),
+    [refused] = failed.refused_returns
+    assert (refused.reference, refused.problem) == (
+        "R-1",
+        "The buyer's bank does not take it. It has to be settled at WeChat Pay's own desk.",
     )
+    assert refused.transaction_id
     with pytest.raises(Declined, match="desk"):
         give_back("R-1", 1000)
     wechat.decide(CHARGE.reference, Outcome.COMPLETE_REFUNDS)

@@ -12,22 +12,26 @@ from django.test import Client
 from django.urls import reverse
 
 from emulators.running import Running
+from evidence.contract_time import contract_date
 from inventory.money import Money
 from notices.models import Notice
 from orders import refunds
 from orders.allocation import allocate_devices
 from orders.gateways.emulators import paypal as paypals
 from orders.gateways.emulators import stripe as stripes
+from orders.gateways.emulators.running import RunningSandbox
 from orders.gateways.emulators.running_stripe import RunningStripe
 from orders.gateways.protocol import MoneyMoved, Snapshot
-from orders.ledger import apply_snapshot
-from orders.models import Ground, LedgerEntry, Order, Refund, ReviewItem
+from orders.ledger import apply_snapshot, missing_of
+from orders.models import Document, Ground, LedgerEntry, Order, Refund, ReviewItem
 from orders.payments import poll_payments
+from orders.reconciliation import reconcile
 from orders.refunds import RefundRefused, approve_refund, request_refund
-from orders.returns import free_to_return, send_returns, try_again
+from orders.returns import confirm_payout, free_to_return, record_payout, send_returns, try_again
 from orders.tests.gateway_servers import Listener
 from orders.tests.paying import PAID, Door, Standing, begin, hand_on, standing_of
 from orders.tests.shopping import log_in
+from orders.verification import orders_and_their_documents
 from tests.builders import make_attempt, make_devices, make_fee, make_order, make_plan, make_user
 from tests.racing import failures, race
 
@@ -366,6 +370,145 @@ def test_refund_that_failed_is_sent_again_by_a_new_key_and_arrives(
     assert standing_of(order) == replace(REFUNDED, reviews=("refund-failed",))
     refund.refresh_from_db()
     assert (refund.tries, refund.key) == (2, f"{refund.reference}-2")
+
+
+@pytest.fixture
+def came_back(stripe: RunningStripe, shop: Listener, order: Order, door: Door, now: datetime) -> Refund:
+    """A refund that Stripe had reported as made, and whose money the buyer's bank has sent back since."""
+    pay_url = pay(stripe, order, shop, door, method="card", now=now)
+    refund = approved(order, now=now)
+    send_returns(now=now)
+    hand_all_on(stripe, shop, door, now=now)
+    assert standing_of(order) == REFUNDED
+
+    stripe.decide(pay_url, stripes.Outcome.BOUNCE_REFUNDS)
+    for _run in range(2):
+        hand_all_on(stripe, shop, door, now=now)
+        poll_payments(now=now)
+    return Refund.objects.get(pk=refund.pk)
+
+
+CAME_BACK = replace(
+    REFUNDED,
+    ledger=(*REFUNDED.ledger, ("bounce", 4_990, "USD")),
+    refunds=((4_990, "failed"),),
+    reviews=("refund-failed",),
+    told=(*REFUNDED.told, "refund-came-back"),
+)
+
+
+@pytest.mark.payment_case(41)
+@pytest.mark.clause("3.3")
+def test_refund_that_comes_back_after_it_was_made_is_booked_and_told_once_and_owed_again(
+    came_back: Refund, order: Order
+) -> None:
+    assert standing_of(order) == CAME_BACK
+    assert (came_back.paid_at, came_back.problem) == (None, "expired_or_canceled_card")
+    assert ReviewItem.objects.get().detail == (
+        f"{came_back.reference} was refused by the gateway after it had been made: expired_or_canceled_card"
+    )
+    refund, bounce = LedgerEntry.objects.exclude(kind="capture").order_by("pk")
+    assert (bounce.transaction_id, bounce.attempt_id) == (refund.transaction_id, refund.attempt_id)
+    # The money is with us, and not free for anything else.
+    paid = Order.objects.get(pk=order.pk)
+    assert free_to_return(paid, came_back.attempt, currency="USD") == Money(0, "USD")
+    assert reconcile(now=bounce.recorded_at + timedelta(days=1)) == 0
+
+
+@pytest.mark.payment_case(41)
+def test_refund_that_came_back_is_sent_again_and_told_again_and_credited_once(
+    came_back: Refund, stripe: RunningStripe, shop: Listener, order: Order, door: Door, now: datetime
+) -> None:
+    note = Document.objects.get(kind="credit-note")
+    try_again(came_back)
+    assert send_returns(now=now) == 1
+    for _run in range(2):
+        hand_all_on(stripe, shop, door, now=now)
+        poll_payments(now=now)
+
+    assert standing_of(order) == replace(
+        CAME_BACK,
+        ledger=(*CAME_BACK.ledger, ("refund", -4_990, "USD")),
+        refunds=((4_990, "paid"),),
+        told=(*CAME_BACK.told, "refund-paid"),
+    )
+    assert Document.objects.get(kind="credit-note") == note
+    assert list(orders_and_their_documents(now)) == []
+
+
+@pytest.mark.payment_case(41)
+def test_refund_that_came_back_is_paid_by_hand_and_credited_once(
+    came_back: Refund, order: Order, now: datetime
+) -> None:
+    payout = record_payout(
+        due=came_back,
+        means="bank transfer",
+        reference="SEPA-1",
+        paid_on=contract_date(now),
+        recorded_by_id=make_user(is_staff=True).pk,
+        now=now,
+    )
+    confirm_payout(payout_id=payout.pk, confirmed_by_id=make_user(is_staff=True).pk, now=now)
+
+    assert standing_of(order).ledger == (*CAME_BACK.ledger, ("refund", -4_990, "USD"))
+    assert standing_of(order).refunds == ((4_990, "paid"),)
+    assert standing_of(order).told == (*CAME_BACK.told, "refund-paid")
+    assert Document.objects.filter(kind="credit-note").count() == 1
+    assert not ReviewItem.objects.filter(resolved_at=None).exists()
+
+
+@pytest.mark.payment_case(41, 42)
+def test_refund_of_the_providers_desk_that_comes_back_is_told_and_cannot_be_settled_with_any_more(
+    stripe: RunningStripe, shop: Listener, order: Order, door: Door, now: datetime
+) -> None:
+    pay_url = pay(stripe, order, shop, door, method="card", now=now)
+    stripe.decide(pay_url, stripes.Outcome.REFUND_HERE)
+    hand_all_on(stripe, shop, door, now=now)
+    entry = LedgerEntry.objects.get(kind="refund")
+
+    stripe.decide(pay_url, stripes.Outcome.BOUNCE_REFUNDS)
+    hand_all_on(stripe, shop, door, now=now)
+
+    assert standing_of(order) == replace(
+        PAID,
+        ledger=(("capture", 4_990, "USD"), ("refund", -4_990, "USD"), ("bounce", 4_990, "USD")),
+        reviews=("external-refund", "refund-failed"),
+        told=(*PAID.told, "refund-came-back"),
+    )
+    with pytest.raises(RefundRefused, match="has come back"):
+        request_refund(
+            order_id=order.pk,
+            ground=Ground.UNABLE_TO_SUPPLY,
+            explanation="The supplier has given up this model.",
+            units={order.lines.get().pk: 1},
+            requested_by_id=make_user(is_staff=True).pk,
+            entry_id=entry.pk,
+            now=now,
+        )
+
+
+@pytest.mark.payment_case(26, 41)
+def test_second_payment_that_comes_back_is_owed_again_and_covers_nothing(
+    stripe: RunningStripe, sandbox: RunningSandbox, shop: Listener, order: Order, door: Door, now: datetime
+) -> None:
+    paid_url = begin(order, now=now).pay_url
+    pay_url = begin(order, now=now, method="card").pay_url
+    sandbox.decide(paid_url)
+    hand_all_on(sandbox, shop, door, now=now)
+    stripe.decide(pay_url)
+    hand_all_on(stripe, shop, door, now=now)
+    send_returns(now=now)
+    hand_all_on(stripe, shop, door, now=now)
+    assert standing_of(order).returns == (("duplicate", 4_990, "paid"),)
+
+    stripe.decide(pay_url, stripes.Outcome.BOUNCE_REFUNDS)
+    hand_all_on(stripe, shop, door, now=now)
+
+    standing = standing_of(order)
+    assert standing.returns == (("duplicate", 4_990, "failed"),)
+    assert standing.reviews == ("return-failed",)
+    assert standing.told == (*PAID.told, "money-returned", "refund-came-back")
+    assert missing_of(order) == Money(0, "USD")
 
 
 # --- 42: behind our back ----------------------------------------------------------------------------------

@@ -93,6 +93,7 @@ class Outcome(enum.StrEnum):
     DELAY_REFUNDS = "delay-refunds"
     COMPLETE_REFUNDS = "complete-refunds"
     FAIL_REFUNDS = "fail-refunds"
+    BOUNCE_REFUNDS = "bounce-refunds"
     REFUND_HERE = "refund-here"
     INQUIRE = "inquire"
     CHARGE_BACK = "charge-back"
@@ -539,6 +540,10 @@ class Stripe(Emulator):
             "SELECT 1 FROM refund WHERE charge = ? AND status = 'pending'", (charge["id"],)
         ).fetchone():
             outcomes += [Outcome.COMPLETE_REFUNDS, Outcome.FAIL_REFUNDS]
+        if db.execute(
+            "SELECT 1 FROM refund WHERE charge = ? AND status = 'succeeded'", (charge["id"],)
+        ).fetchone():
+            outcomes.append(Outcome.BOUNCE_REFUNDS)
         dispute = _dispute_of(db, charge)
         if _left(db, charge) and not (dispute and dispute["status"] in ("needs_response", "lost")):
             outcomes.append(Outcome.REFUND_HERE)
@@ -570,8 +575,12 @@ class Stripe(Emulator):
                 self._complete(db, row["id"], copies=copies)
             case Outcome.DELAY_REFUNDS:
                 db.execute("UPDATE session SET delays_refunds = 1 WHERE id = ?", (row["id"],))
-            case Outcome.COMPLETE_REFUNDS | Outcome.FAIL_REFUNDS:
-                self._end_refunds(db, _charge_of(db, row), succeed=outcome is Outcome.COMPLETE_REFUNDS)
+            case Outcome.COMPLETE_REFUNDS:
+                self._end_refunds(db, _charge_of(db, row), "pending", "succeeded")
+            case Outcome.FAIL_REFUNDS:
+                self._end_refunds(db, _charge_of(db, row), "pending", "failed")
+            case Outcome.BOUNCE_REFUNDS:
+                self._end_refunds(db, _charge_of(db, row), "succeeded", "failed")
             case Outcome.REFUND_HERE:
                 charge = _charge_of(db, row)
                 # At the desk nobody writes the shop's references onto a refund.
@@ -640,18 +649,17 @@ class Stripe(Emulator):
             )
             self._tell(db, "checkout.session.async_payment_failed", row["id"])
 
-    def _end_refunds(self, db: sqlite3.Connection, charge: sqlite3.Row, *, succeed: bool) -> None:
-        waiting = db.execute(
-            "SELECT * FROM refund WHERE charge = ? AND status = 'pending'", (charge["id"],)
+    def _end_refunds(self, db: sqlite3.Connection, charge: sqlite3.Row, status: str, becomes: str) -> None:
+        refunds = db.execute(
+            "SELECT * FROM refund WHERE charge = ? AND status = ?", (charge["id"], status)
         ).fetchall()
-        for refund in waiting:
-            status = "succeeded" if succeed else "failed"
-            db.execute("UPDATE refund SET status = ? WHERE id = ?", (status, refund["id"]))
-            if not succeed:
+        for refund in refunds:
+            db.execute("UPDATE refund SET status = ? WHERE id = ?", (becomes, refund["id"]))
+            if becomes == "failed":
                 _move(
                     db, "refund_failure", "refund_failure", refund["id"], refund["minor"], refund["currency"]
                 )
-            self._tell(db, "refund.updated" if succeed else "refund.failed", refund["id"])
+            self._tell(db, "refund.updated" if becomes == "succeeded" else "refund.failed", refund["id"])
 
     def _dispute(self, db: sqlite3.Connection, charge: sqlite3.Row, outcome: Outcome) -> None:
         """An inquiry moves no money, a chargeback takes it at once, and gives it again if the shop wins."""
@@ -938,6 +946,7 @@ def _labels(amount: Money) -> dict[Outcome, str | Promise]:
         Outcome.DELAY_REFUNDS: _("Let refunds wait from now on"),
         Outcome.COMPLETE_REFUNDS: _("Complete the refunds that wait"),
         Outcome.FAIL_REFUNDS: _("Let the refunds that wait fail"),
+        Outcome.BOUNCE_REFUNDS: _("Let the refunds that were made come back"),
         Outcome.REFUND_HERE: _("Refund what is left, outside the shop"),
         Outcome.INQUIRE: _("Open a dispute: an inquiry, which takes no money"),
         Outcome.CHARGE_BACK: _("Open a dispute: a chargeback, which takes the money"),
