@@ -7,31 +7,47 @@ from statistics import median
 
 
 @dataclass(frozen=True, slots=True)
+class Goal:
+    """What a figure has to reach, and what would be more: from below, or from above."""
+
+    enough: float
+    stretch: float
+    is_ceiling: bool
+
+    def is_reached(self, value: float, goal: float) -> bool:
+        return value <= goal if self.is_ceiling else value >= goal
+
+
+def at_least(enough: float, stretch: float) -> Goal:
+    return Goal(enough, stretch, is_ceiling=False)
+
+
+def at_most(enough: float, stretch: float) -> Goal:
+    return Goal(enough, stretch, is_ceiling=True)
+
+
+@dataclass(frozen=True, slots=True)
 class Figure:
-    """A ratio, and what it has to reach: at least, or at most when the goals fall. Without goals it only informs."""
+    """A ratio or a count, and its goal. Without a goal it only informs."""
 
     name: str
     value: float
-    enough: float | None = None
-    stretch: float | None = None
+    goal: Goal | None = None
     detail: str = ""
 
     def goals(self) -> tuple[str, str]:
         """What is enough and what would be more, as the table shows them."""
-        if self.enough is None or self.stretch is None:
+        if self.goal is None:
             return "–", "–"
-        sign = "≥" if self.stretch >= self.enough else "≤"
-        return f"{sign} {self.enough:g}", f"{sign} {self.stretch:g}"
+        sign = "≤" if self.goal.is_ceiling else "≥"
+        return f"{sign} {self.goal.enough:g}", f"{sign} {self.goal.stretch:g}"
 
     def verdict(self) -> str:
-        if self.enough is None or self.stretch is None:
+        if self.goal is None:
             return "–"
-        rises = self.stretch >= self.enough
-
-        def reaches(goal: float) -> bool:
-            return self.value >= goal if rises else self.value <= goal
-
-        return "stretch" if reaches(self.stretch) else "pass" if reaches(self.enough) else "BELOW"
+        if self.goal.is_reached(self.value, self.goal.stretch):
+            return "stretch"
+        return "pass" if self.goal.is_reached(self.value, self.goal.enough) else "BELOW"
 
 
 def interleaved(runs: int, *measures: Callable[[], float]) -> list[float]:
