@@ -17,6 +17,7 @@ from django.db import connection, transaction
 from django.db.models import Exists, OuterRef, QuerySet
 from django.urls import reverse
 
+from evidence.clock import ticking
 from evidence.setwise import as_written, given, write
 from inventory.models import Device, DeviceState, Plan
 from notices import kinds
@@ -38,10 +39,10 @@ def allocate_devices(*, plan_id: int, now: datetime) -> int:
 
     Lines captured less than the hold-back before `now` are not served yet: their rank may still change by a
     webhook that is under way. Safe to run at any time, twice, and by several workers; a run that dies leaves
-    whole chunks behind, and the next one goes on.
+    whole chunks behind, and the next one goes on. Each chunk has its own time: the sweep of a long queue lasts.
     """
-    total = 0
-    while units := _allocate_chunk(plan_id=plan_id, now=now):
+    clock, total = ticking(now), 0
+    while units := _allocate_chunk(plan_id=plan_id, now=clock()):
         total += units
         if connection.vendor == "sqlite":
             time.sleep(SQLITE_PAUSE_SECONDS)

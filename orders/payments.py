@@ -16,6 +16,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils.translation import gettext as _
 
+from evidence.clock import ticking
 from orders.gateways import gateway_named, methods_on_offer
 from orders.gateways.protocol import Charge, CredentialsRefused, Declined, Unavailable, Unreachable
 from orders.ledger import apply_snapshot
@@ -183,7 +184,7 @@ def process_webhooks(*, now: datetime) -> int:
     waiting: it is raised when they are done.
     """
     waiting = WebhookEvent.objects.filter(is_to_be_tried(now), processed_at=None).order_by("pk")
-    done = 0
+    clock, done = ticking(now), 0
     unreachable: set[str] = set()
     faults: list[Exception] = []
     for event in waiting.defer("body"):
@@ -207,7 +208,7 @@ def process_webhooks(*, now: datetime) -> int:
             )
         else:
             try:
-                refresh_attempt(attempt_id=attempt.pk, now=now)
+                refresh_attempt(attempt_id=attempt.pk, now=clock())
             except Unavailable as problem:
                 logger.warning("Webhook %s waits: %s", event, problem)
                 if isinstance(problem, Unreachable):
@@ -237,7 +238,7 @@ def poll_payments(*, now: datetime) -> int:
     A gateway that cannot be reached is left alone for this run, and what goes wrong with one payment is raised
     when the others are done.
     """
-    asked = 0
+    clock, asked = ticking(now), 0
     unreachable: set[str] = set()
     faults: list[Exception] = []
     due = PaymentAttempt.objects.filter(next_poll_at__lte=now).select_related("order")
@@ -252,7 +253,7 @@ def poll_payments(*, now: datetime) -> int:
             continue
         asked += 1
         try:
-            refresh_attempt(attempt_id=attempt.pk, now=now)
+            refresh_attempt(attempt_id=attempt.pk, now=clock())
         except Unreachable as problem:
             logger.warning("Payment %s was not answered for: %s", attempt, problem)
             unreachable.add(attempt.gateway)

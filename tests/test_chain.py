@@ -202,7 +202,10 @@ def test_the_command_prints_what_it_looked_at_and_the_seals() -> None:
         "orders without consent: nothing wrong",
         "positions: nothing wrong",
         "promised updates: nothing wrong",
+        "quarantine: nothing wrong",
+        "stock: nothing wrong",
         "triggers: nothing wrong",
+        "webhooks: nothing wrong",
         f"seal {CHAIN}:3:{rows[-1].chain_sha256}",
     ]
 

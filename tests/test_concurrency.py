@@ -20,6 +20,7 @@ from pytest_django import Settings
 
 from agreements.acceptance import Consent, Witness, required_of_buyer
 from agreements.publishing import publish_shipped_texts
+from evidence.clock import ticking
 from evidence.setwise import OutOfStep
 from inventory.models import Device, DeviceState, OversellDecision, Plan, SupplyBatch
 from inventory.money import Money
@@ -98,8 +99,8 @@ class Acknowledgements:
 def overtaken(plan: Plan, known: Acknowledgements) -> list[Overtaken]:
     """The oracle: every case in which a sweep passed over a line it had to serve first.
 
-    Allocations of a plan are numbered in the order in which they were made; `starts_at` is when the sweep
-    was called, before it took its lock. A line acknowledged before that, paid before the line served, and
+    Allocations of a plan are numbered in the order in which they were made; `starts_at` is when their chunk
+    of the sweep began, before it took its lock. A line acknowledged before that, paid before the line served, and
     with a unit that got its device later (or none, while it still waits), was overtaken.
     """
     lines = {line.pk: line for line in OrderLine.objects.filter(plan=plan, paid_at__isnull=False)}
@@ -143,7 +144,8 @@ def test_eight_sweeps_eight_payers_and_refunds_at_the_head_overtake_nobody(
     plan = make_plan()
     fee = make_fee(plan)
     dice = random.Random(1)
-    began = datetime.now(UTC)
+    clock = ticking(NOW)
+    began = clock()
     queue = [
         make_order([(fee, dice.randint(1, 3))], paid_at=began - timedelta(seconds=300 - n))
         for n in range(120)
@@ -158,16 +160,16 @@ def test_eight_sweeps_eight_payers_and_refunds_at_the_head_overtake_nobody(
     def sweep() -> int:
         units = 0
         while not over.is_set():
-            units += allocate_devices(plan_id=plan.pk, now=datetime.now(UTC))
+            units += allocate_devices(plan_id=plan.pk, now=clock())
         return units
 
     def pay(share: list[PaymentAttempt]) -> None:
         for attempt in share:
             # One in five is reported late: its place is before lines that are paid already.
             late = timedelta(seconds=dice.choice((0, 0, 0, 0, 200)))
-            now = datetime.now(UTC)
+            now = clock()
             apply_snapshot(attempt_id=attempt.pk, snapshot=captured(attempt, at=now - late), now=now)
-            known.at[attempt.order.lines.get().pk] = datetime.now(UTC)
+            known.at[attempt.order.lines.get().pk] = clock()
 
     def refund() -> int:
         approved = 0
@@ -180,9 +182,9 @@ def test_eight_sweeps_eight_payers_and_refunds_at_the_head_overtake_nobody(
                     explanation="Test",
                     units={line.pk: 1},
                     requested_by_id=clerk.pk,
-                    now=NOW,
+                    now=clock(),
                 )
-                approve_refund(refund_id=asked.pk, approved_by_id=approver.pk, now=NOW)
+                approve_refund(refund_id=asked.pk, approved_by_id=approver.pk, now=clock())
                 approved += 1
             except RefundRefused:
                 continue
@@ -198,7 +200,7 @@ def test_eight_sweeps_eight_payers_and_refunds_at_the_head_overtake_nobody(
         try:
             outcomes = [future.result(60) for future in [in_background(work) for work in others]]
             assert outcomes[-2] > 0, "No refund won its race: the test shows nothing."
-            allocate_devices(plan_id=plan.pk, now=datetime.now(UTC))
+            allocate_devices(plan_id=plan.pk, now=clock())
         finally:
             over.set()
 
@@ -212,13 +214,12 @@ def test_eight_sweeps_eight_payers_and_refunds_at_the_head_overtake_nobody(
     assert everything_adds_up(plan)
     assert overtaken(plan, known) == []
     fairness.seal_events(plan_id=plan.pk)
-    assert list(fairness.faults_of(plan, now=datetime.now(UTC))) == []
+    assert list(fairness.faults_of(plan, now=clock())) == []
     assert Order.objects.filter(state=OrderState.PAID).count() == 200
 
 
 def sweep_as_queues_usually_are(plan: Plan) -> None:
     """The control: no lock on the plan, SKIP LOCKED on devices and lines. What every queue article advises."""
-    now = datetime.now(UTC)
     with transaction.atomic(durable=True):
         free = Device.objects.filter(plan=plan, state=DeviceState.FREE).order_by("pk")
         devices = [device.pk for device in free.select_for_update(skip_locked=True)[:1]]
@@ -227,7 +228,7 @@ def sweep_as_queues_usually_are(plan: Plan) -> None:
         lines = [allocation._Waiting(*row) for row in head]
         gifts = hand_out(devices=devices, claims=[line.claim for line in lines])
         seen = fairness.head_of(plan.pk).number
-        allocation._record(plan=plan, lines=lines, gifts=gifts, seen=seen, now=now)
+        allocation._record(plan=plan, lines=lines, gifts=gifts, seen=seen, now=NOW)
 
 
 @pytest.fixture
@@ -267,7 +268,7 @@ def test_control_skip_locked_overtakes_the_head_and_both_oracle_and_ledger_show_
     fairness.seal_events(plan_id=head.plan_id)
     (fault,) = fairness.faults_of(head.plan, now=NOW)
     assert fault.startswith(f"Ledger of {head.plan}: Entry 3: line {second.pk}, paid ")
-    assert f"was served before line {head.pk}, paid " in fault
+    assert f"was served before {head.pk}, paid " in fault
 
 
 @pytest.mark.clause("1.1")

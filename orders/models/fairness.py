@@ -43,7 +43,7 @@ class QueueEvent(WriteOnce):
     # Of a line that joined: units behind it, which it displaced because its payment was reported late.
     behind = models.PositiveIntegerField(_("units displaced"), default=0)
     # Of an allocation: how many entries of the ledger were sealed before the sweep looked at the queue.
-    seen = models.PositiveBigIntegerField(_("entries known"), default=0)
+    seen = models.PositiveBigIntegerField(_("entries known"), null=True)
     number = models.PositiveBigIntegerField(_("number in the ledger"), null=True)
     sha256 = models.CharField(_("seal"), max_length=64, null=True)  # noqa: DJ001 (not sealed yet is not "")
 
@@ -70,6 +70,10 @@ class QueueEvent(WriteOnce):
                 name="orders_queueevent_kind_known", condition=Q(kind__in=QueueEventKind.values)
             ),
             models.CheckConstraint(name="orders_queueevent_units_positive", condition=Q(units__gt=0)),
+            models.CheckConstraint(
+                name="orders_queueevent_allocation_says_what_was_known",
+                condition=~Q(kind=QueueEventKind.ALLOCATED) | Q(seen__isnull=False),
+            ),
             models.CheckConstraint(
                 name="orders_queueevent_sealed_iff_numbered",
                 condition=Q(number=None, sha256=None) | Q(number__isnull=False, sha256__isnull=False),

@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from django.db import connection, transaction
-from django.db.models import Aggregate, Count, F, Max, Q, Sum
+from django.db.models import Aggregate, Count, Exists, F, Max, OuterRef, Q, Subquery, Sum
 from django.db.models.expressions import CombinedExpression
+from django.db.models.functions import Coalesce
 
 from evidence.contract_time import contract_date
 from evidence.models import ChainHead
 from evidence.setwise import given, write
-from inventory.models import Plan
-from orders.models import LineState, OrderLine, PublishedHead, QueueEvent, QueueEventKind
+from inventory.models import Device, DeviceState, Plan, Quarantine
+from orders.models import Allocation, LineState, OrderLine, PublishedHead, QueueEvent, QueueEventKind
 from orders.queue.verify_queue_ledger import check, seal_of
 
 NOTHING_BEFORE = "0" * 64
@@ -42,9 +43,17 @@ NOTHING_SEALED = Head(0, NOTHING_BEFORE)
 
 
 def record(
-    kind: QueueEventKind, units: Iterable[tuple[OrderLine, int]], *, now: datetime, behind: int = 0
+    kind: QueueEventKind,
+    units: Iterable[tuple[OrderLine, int]],
+    *,
+    now: datetime,
+    behind: int = 0,
+    seen: int | None = None,
 ) -> None:
-    """Write what happened to so many units of lines, in the transaction in which it happens."""
+    """Write what happened to so many units of lines, in the transaction in which it happens.
+
+    Of an allocation, `seen` is how many entries were sealed before the queue was looked at; without it, it is refused.
+    """
     events = []
     for line, count in units:
         if line.paid_at is None:
@@ -58,6 +67,7 @@ def record(
                 paid_at=line.paid_at,
                 at=now,
                 behind=behind,
+                seen=seen,
             )
         )
     QueueEvent.objects.bulk_create(events)
@@ -115,9 +125,14 @@ def publish_heads(*, now: datetime) -> int:
     return published
 
 
-def ledger_lines(plan_id: int) -> Iterator[str]:
-    """The sealed entries of the plan as they are downloaded: "SEAL [number, …]", each with its newline."""
+def ledger_lines(plan_id: int, *, until: int | None = None) -> Iterator[str]:
+    """The sealed entries of the plan as they are downloaded: "SEAL [number, …]", each with its newline.
+
+    All there are, or those up to the entry `until`.
+    """
     entries = QueueEvent.objects.filter(plan_id=plan_id, number__isnull=False).order_by("number")
+    if until is not None:
+        entries = entries.filter(number__lte=until)
     for event in entries.iterator(READ_AT_ONCE):
         yield f"{event.sha256} {entry_text(event)}\n"
 
@@ -140,38 +155,53 @@ def entry_text(event: QueueEvent) -> str:
 
 
 def faults_of(plan: Plan, *, now: datetime) -> Iterator[str]:
-    """Re-play the ledger of `plan` and compare it with the tables; yield a sentence for everything wrong."""
+    """Re-play the ledger of `plan` and compare it with the tables; yield a sentence for everything wrong.
+
+    The shop goes on meanwhile, and the ledger grows: what is asked of it is what its head covers when we begin.
+    """
+    published = list(PublishedHead.objects.filter(plan=plan).order_by("day"))
+    last = _last_entry(plan)
     head = head_of(plan.pk)
-    for fault in check(ledger_lines(plan.pk)):
+    for fault in check(ledger_lines(plan.pk, until=head.number), [head.sha256] if head.number else []):
         yield f"Ledger of {plan}: {fault}"
-    last = QueueEvent.objects.filter(plan=plan).aggregate(number=Max("number"))["number"] or 0
-    if last != head.number:
-        yield f"Ledger of {plan}: it ends at entry {last}, its head says {head.number}."
-    for published in PublishedHead.objects.filter(plan=plan).order_by("day"):
-        sealed = QueueEvent.objects.filter(plan=plan, number=published.number).values_list(
-            "sha256", flat=True
-        )
-        if list(sealed) != [published.sha256]:
-            yield f"Ledger of {plan}: entry {published.number} is not the one published for {published.day}."
+    ends = max(last, _last_entry(plan, until=head.number))
+    if ends != head.number:
+        yield f"Ledger of {plan}: it ends at entry {ends}, its head says {head.number}."
+    for each in published:
+        sealed = QueueEvent.objects.filter(plan=plan, number=each.number).values_list("sha256", flat=True)
+        if list(sealed) != [each.sha256]:
+            yield f"Ledger of {plan}: entry {each.number} is not the one published for {each.day}."
     for event in QueueEvent.objects.filter(plan=plan, number=None, at__lt=now - SEALED_WITHIN).order_by("pk"):
         yield f"Ledger of {plan}: event {event.pk} of {event.at.isoformat()} was never sealed."
     yield from _faults_of_lines(plan)
+    yield from _faults_of_devices(plan)
+
+
+def _last_entry(plan: Plan, *, until: int | None = None) -> int:
+    entries = QueueEvent.objects.filter(plan=plan)
+    if until is not None:
+        entries = entries.filter(number__lte=until)
+    return entries.aggregate(number=Max("number"))["number"] or 0
 
 
 def _faults_of_lines(plan: Plan) -> Iterator[str]:
-    """Lines whose rows do not say what the ledger says of them."""
+    """Lines whose rows do not say what the ledger says of them. (One statement: rows and ledger are of one moment.)"""
 
     def of(*kinds: QueueEventKind) -> Sum:
         return Sum("queue_events__units", filter=Q(queue_events__kind__in=kinds), default=0)
 
+    def times(condition: Q) -> Count:
+        return Count("queue_events", filter=condition)
+
     of_ledger: dict[str, Aggregate | CombinedExpression] = {
         "joined": of(QueueEventKind.JOINED),
-        "times_joined": Count("queue_events", filter=Q(queue_events__kind=QueueEventKind.JOINED)),
+        "times_joined": times(Q(queue_events__kind=QueueEventKind.JOINED)),
         "served": of(QueueEventKind.ALLOCATED) - of(QueueEventKind.RETURNED, QueueEventKind.REFUNDED),
         "left": of(QueueEventKind.LEFT, QueueEventKind.REFUNDED),
-        "holds": Count("queue_events", filter=Q(queue_events__kind=QueueEventKind.HELD))
-        - Count("queue_events", filter=Q(queue_events__kind=QueueEventKind.RELEASED)),
-        "misdated": Count("queue_events", filter=~Q(queue_events__paid_at=F("paid_at"))),
+        "holds": times(Q(queue_events__kind=QueueEventKind.HELD))
+        - times(Q(queue_events__kind=QueueEventKind.RELEASED)),
+        "misdated": times(~Q(queue_events__paid_at=F("paid_at"))),
+        "misplaced": times(~Q(queue_events__plan=F("plan"))),
     }
     lines = (
         OrderLine.objects.filter(plan=plan, paid_at__isnull=False)
@@ -191,6 +221,28 @@ def _faults_of_lines(plan: Plan) -> Iterator[str]:
             yield f"{what} is {line['state']}, in the ledger it was held {line['holds']} times."
         if line["misdated"]:
             yield f"{what} has another time of payment in the ledger."
+        if line["misplaced"]:
+            yield f"{what} is in the ledger of another plan."
+
+
+def _faults_of_devices(plan: Plan) -> Iterator[str]:
+    """Lines that have other devices than they count, and devices that are not where their rows say they are."""
+    taken_back = Quarantine.objects.filter(device=OuterRef("device"), since=OuterRef("ended_at"))
+    given = Allocation.objects.filter(line=OuterRef("pk")).exclude(Exists(taken_back)).order_by()
+    counted = given.values("line").annotate(units=Count("unit", distinct=True)).values("units")
+    lines = OrderLine.objects.filter(plan=plan).annotate(devices=Coalesce(Subquery(counted), 0))
+    wrong = lines.exclude(devices=F("allocated")).order_by("pk")
+    for line_id, allocated, devices in wrong.values_list("pk", "allocated", "devices").iterator(READ_AT_ONCE):
+        yield f"Line {line_id} of {plan} has {allocated} units allocated, and {devices} of them a device."
+    in_use = Allocation.objects.filter(device=OuterRef("pk"), ended_at=None)
+    stray = Device.objects.filter(plan=plan).exclude(
+        Q(Exists(in_use), state=DeviceState.ALLOCATED) | ~Q(Exists(in_use)) & ~Q(state=DeviceState.ALLOCATED)
+    )
+    for device in stray.order_by("pk").iterator(READ_AT_ONCE):
+        yield f"Device {device} of {plan} is {device.state}, and its allocations say something else."
+    elsewhere = Allocation.objects.filter(line__plan=plan).exclude(device__plan=plan)
+    for allocation in elsewhere.select_related("device").order_by("pk").iterator(READ_AT_ONCE):
+        yield f"Line {allocation.line_id} of {plan} has the device {allocation.device}, which is of another plan."
 
 
 def _seal_some(plan_id: int) -> int:

@@ -201,7 +201,7 @@ def test_json_has_the_same_figures_for_other_sites_to_keep_for_a_minute(
 def test_ledger_and_script_are_downloaded_and_check_out(
     client: Client, plan: Plan, fee: Fee, tmp_path: Path
 ) -> None:
-    served(plan, fee, units=5, on=date(2026, 11, 2))
+    served(plan, fee, units=5, on=date(2026, 11, 24))
     seal_events(plan_id=plan.pk)
     ledger = client.get(f"/queue/{plan.slug}/ledger.txt")
     script = client.get("/queue/verify_queue_ledger.py")

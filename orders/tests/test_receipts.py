@@ -136,7 +136,7 @@ def test_order_page_has_words_for_whatever_is_in_the_ledger(
     client: Client, customer: User, order: Order, kind: QueueEventKind
 ) -> None:
     log_in(client, customer)
-    fairness.record(kind, [(order.lines.get(), 2)], now=NOW)
+    fairness.record(kind, [(order.lines.get(), 2)], now=NOW, seen=0)
 
     answer = client.get(f"/orders/{order.reference}/")
 

@@ -22,6 +22,7 @@ from orders.gateways.protocol import MoneyMoved, Snapshot
 from orders.ledger import apply_snapshot
 from orders.models import AttemptState, Matter, Order, PaymentAttempt, Side
 from orders.queue import fairness
+from vmos_presale.demo import ledgers
 from vmos_presale.demo.catalogue import (
     BROWSERS,
     CUSTOMER,
@@ -54,16 +55,20 @@ def follow(*, now: datetime) -> None:
     first, second = coming_batches(MODEL_OF[QUEUED], now=now)
     batch = _announce(first, queued)
     at = now - timedelta(days=24)
+    ledgers.write(until=at)
     _pay(_order("queued", QUEUED, days=30, quantity=2, at=at), at=at + timedelta(minutes=4))
     _send(now=at + timedelta(minutes=5))
     at = now - timedelta(days=20)
+    ledgers.write(until=at)
     _pay(_order("in stock", IN_STOCK, days=90, quantity=1, at=at), at=at + timedelta(minutes=2))
     served_at = at + timedelta(minutes=2) + settings.ALLOCATION_HOLD_BACK
+    ledgers.write(until=served_at)
     allocate_devices(plan_id=Plan.objects.get(slug=IN_STOCK).pk, now=served_at)
     _send(now=served_at)
     _announce(second, queued)
     if first.moved_at:
         change_batch(batch_id=batch.pk, expected_on=first.now_expected_on, now=first.moved_at)
+    ledgers.write(until=now)
     for model in MODELS:
         if model.waiting:
             refresh_estimates(plan_id=Plan.objects.get(slug=model.slug).pk, now=now)
@@ -71,8 +76,6 @@ def follow(*, now: datetime) -> None:
     Notice.objects.filter(is_expanded=False, recipient__email__endswith=f"@{CUSTOMERS_DOMAIN}").update(
         is_expanded=True
     )
-    for plan_id in fairness.plans_to_seal():
-        fairness.seal_events(plan_id=plan_id)
     fairness.publish_heads(now=now)
     _talk(now=now - timedelta(days=2))
     _order("unpaid", SOON, days=30, quantity=1, at=now)

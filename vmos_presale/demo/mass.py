@@ -3,12 +3,10 @@
 import hashlib
 import uuid
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
-from typing import Any
 
 from allauth.account.models import EmailAddress
 from django.conf import settings
@@ -49,8 +47,6 @@ from orders.models import (
     OrderLine,
     OrderState,
     PaymentAttempt,
-    QueueEvent,
-    QueueEventKind,
     ReviewItem,
     ReviewKind,
 )
@@ -118,7 +114,6 @@ def fill(*, now: datetime, random: Random) -> None:
     devices = {slug: _receive(history, catalogue.plans[slug], now=now) for slug, history in histories.items()}
     _expect(histories, catalogue)
     _allocate(lines, devices, now=now)
-    _write_ledgers(lines)
     _estimate(lines)
 
 
@@ -503,25 +498,6 @@ def _allocate(placed: Sequence[Placed], devices: Mapping[str, Sequence[Device]],
             )
     allocations.sort(key=lambda allocation: allocation.starts_at)
     Allocation.objects.bulk_create(allocations)
-
-
-def _write_ledgers(placed: Sequence[Placed]) -> None:
-    """The fairness ledgers of all that, as the shop would have written them; they are sealed when the demo stands."""
-    events: list[QueueEvent] = []
-    for each in placed:
-        if each.line.paid_at is None:
-            continue
-        rank: dict[str, Any] = {"plan": each.line.plan, "line": each.line, "paid_at": each.line.paid_at}
-        known_at = each.line.paid_at + REPORTED_AFTER
-        events.append(QueueEvent(**rank, kind=QueueEventKind.JOINED, units=each.line.quantity, at=known_at))
-        for at, units in Counter(gotten.at for gotten in each.draft.sale.gotten).items():
-            events.append(QueueEvent(**rank, kind=QueueEventKind.ALLOCATED, units=units, at=at))
-    events.sort(key=lambda event: (event.at, event.paid_at, event.line_id))
-    entries: Counter[int] = Counter()
-    for event in events:
-        event.seen = entries[event.plan_id] if event.kind == QueueEventKind.ALLOCATED else 0
-        entries[event.plan_id] += 1
-    QueueEvent.objects.bulk_create(events, batch_size=1000)
 
 
 def _estimate(placed: Sequence[Placed]) -> None:

@@ -1,0 +1,60 @@
+"""The fairness ledgers of the mass of orders, as the shop would have written and sealed them."""
+
+from collections import Counter
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Max
+
+from orders.models import Allocation, OrderLine, QueueEvent, QueueEventKind
+from orders.queue import fairness
+from vmos_presale.demo.catalogue import CUSTOMERS_DOMAIN
+from vmos_presale.demo.history import REPORTED_AFTER
+
+MASS = f"@{CUSTOMERS_DOMAIN}"
+
+
+def write(*, until: datetime) -> None:
+    """Write what happened to the mass until then and is not written yet, and seal all there is.
+
+    A ledger is written in the order in which things happen: so does the demo customer's part of it come between.
+    """
+    with transaction.atomic(durable=True):
+        written = QueueEvent.objects.filter(line__order__customer__email__endswith=MASS)
+        since = written.aggregate(latest=Max("at"))["latest"]
+        events = sorted(
+            (event for event in _events() if (since is None or event.at > since) and event.at <= until),
+            key=lambda event: (event.at, event.paid_at, event.line_id),
+        )
+        heads = fairness.heads_of({event.plan_id for event in events})
+        known = Counter({plan_id: head.number for plan_id, head in heads.items()})
+        for event in events:
+            if event.kind == QueueEventKind.ALLOCATED:
+                event.seen = known[event.plan_id]
+            known[event.plan_id] += 1
+        QueueEvent.objects.bulk_create(events, batch_size=1000)
+    for plan_id in fairness.plans_to_seal():
+        fairness.seal_events(plan_id=plan_id)
+
+
+def _events() -> list[QueueEvent]:
+    """All that ever happened to the lines of the mass: they were paid for, and got their phones."""
+    lines = OrderLine.objects.filter(order__customer__email__endswith=MASS, paid_at__isnull=False).in_bulk()
+    given = Allocation.objects.filter(line__order__customer__email__endswith=MASS)
+    units = Counter(given.values_list("line_id", "starts_at"))
+    joined = [
+        _event(line, QueueEventKind.JOINED, line.quantity, at=line.paid_at + REPORTED_AFTER)
+        for line in lines.values()
+        if line.paid_at
+    ]
+    allocated = [
+        _event(lines[line_id], QueueEventKind.ALLOCATED, count, at=at)
+        for (line_id, at), count in units.items()
+    ]
+    return joined + allocated
+
+
+def _event(line: OrderLine, kind: QueueEventKind, units: int, *, at: datetime) -> QueueEvent:
+    rank: dict[str, Any] = {"plan_id": line.plan_id, "line": line, "paid_at": line.paid_at}
+    return QueueEvent(**rank, kind=kind, units=units, at=at)
