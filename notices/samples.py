@@ -144,11 +144,18 @@ FACTS: dict[str, Sequence[Mapping[str, JSONValue]]] = {
             "case": "CS-3M9Q",
             "matter": matter,
             "subject": "Charged twice",
+            "ground": ground,
+            "legal_basis": legal_basis,
             "body": "My bank shows two payments.\n\nBoth today.",
             "opened_at": "2026-11-23T04:21:09.120000+00:00",
             "answer_by": "2026-11-28",
         }
-        for matter in ("dispute", "withdrawal")
+        for matter, ground, legal_basis in (
+            ("dispute", "", ""),
+            ("withdrawal", "", ""),
+            ("refund", "law", "Cap. 362, section 7 & 8"),
+            ("refund", "unable-to-supply", ""),
+        )
     ],
     "case-answered": [{"reference": "VP-7K2M", "case": "CS-3M9Q", "body": "One was returned."}],
     "case-closed": [

@@ -1,4 +1,5 @@
-"""Friendly consultation before anybody goes to court (agreement, clause II), and the statement of withdrawal.
+"""Friendly consultation before anybody goes to court (agreement, clause II), the statement of withdrawal, and the
+request for a refund (3.3).
 
 What either side writes is sealed in a chain, and the customer is told of it: what he wrote himself comes back
 as a receipt, so that both sides hold the same words.
@@ -20,8 +21,11 @@ from orders.models import (
     Case,
     CaseMessage,
     CaseState,
+    Ground,
+    LineState,
     Matter,
     Order,
+    OrderState,
     Outcome,
     ReviewKind,
     Side,
@@ -29,7 +33,7 @@ from orders.models import (
 )
 from orders.reviews import open_review_item
 
-# So many disagreements about one order can be open at once. A withdrawal is a right and does not count.
+# So many disagreements about one order can be open at once. What has a page of its own does not count.
 MOST_OPEN = 3
 LONGEST = 8_000
 
@@ -45,15 +49,30 @@ class CaseRefused(Exception):
 
 
 def open_case(
-    *, order_id: int, customer_id: int, matter: Matter, subject: str, body: str, now: datetime
+    *,
+    order_id: int,
+    customer_id: int,
+    matter: Matter,
+    subject: str,
+    body: str,
+    now: datetime,
+    ground: Ground | None = None,
+    legal_basis: str = "",
 ) -> Case:
     """Open a case of an order's customer. The same words again, while it is open, are the same case.
 
+    Who asks for a refund names the `ground`, and if that is the law the rule, `legal_basis`; nobody else does.
     Raises CaseRefused, or Order.DoesNotExist when the order is not the customer's.
     """
-    subject, words = subject.strip(), _words(body)
+    subject, words, legal_basis = subject.strip(), _words(body), legal_basis.strip()
     if not subject:
         raise CaseRefused(_("Please say what it is about."))
+    if (ground is not None) != (matter == Matter.REFUND):
+        raise CaseRefused(_("Please say on which ground you ask for a refund."))
+    if (ground == Ground.LAW) != bool(legal_basis):
+        raise CaseRefused(
+            _("Please name the rule of the law, if the law is your ground, and none if it is not.")
+        )
     with transaction.atomic(durable=True):
         order = Order.objects.select_for_update(no_key=True).get(pk=order_id, customer_id=customer_id)
         open_ones = order.cases.filter(matter=matter).exclude(state=CaseState.CLOSED)
@@ -66,6 +85,8 @@ def open_case(
             order=order,
             matter=matter,
             subject=subject,
+            ground=ground,
+            legal_basis=legal_basis,
             opened_at=now,
             answer_due_at=contract_midnight(
                 contract_date(now) + timedelta(days=settings.CASE_ANSWER_DAYS + 1)
@@ -74,6 +95,8 @@ def open_case(
         facts: Mapping[str, JSONValue] = {
             "matter": case.matter,
             "subject": case.subject,
+            "ground": case.ground or "",
+            "legal_basis": case.legal_basis,
             "body": words,
             "opened_at": now.isoformat(),
             "answer_by": case.last_day_to_answer.isoformat(),
@@ -159,6 +182,11 @@ def report_overdue_cases(*, now: datetime) -> int:
     return len(overdue)
 
 
+def can_be_refunded(order: Order) -> bool:
+    """Whether something of an order is paid for and not refunded yet, so that a refund can be asked for."""
+    return order.state == OrderState.PAID and order.lines.exclude(state=LineState.WITHDRAWN).exists()
+
+
 def _words(body: str) -> str:
     """What was written, with line breaks of one kind. Raises CaseRefused."""
     words = "\n".join(body.strip().splitlines())
@@ -180,6 +208,14 @@ def _check(order: Order, matter: Matter, open_ones: Sequence[Case], *, now: date
             )
         if not order.can_be_withdrawn_from(now):
             raise CaseRefused(_("This order cannot be withdrawn from (any more)."))
+    elif matter == Matter.REFUND:
+        if open_ones:
+            raise CaseRefused(
+                _("You have asked for a refund of this order already, in case %(case)s.")
+                % {"case": open_ones[0]}
+            )
+        if not can_be_refunded(order):
+            raise CaseRefused(_("Nothing of this order is paid and not refunded yet."))
     elif len(open_ones) >= MOST_OPEN:
         raise CaseRefused(
             _("%(count)d cases about this order are open already. Please write in one of them.")

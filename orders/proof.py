@@ -313,7 +313,7 @@ def _case(case: Case) -> Iterator[Record]:
     yield Record(
         printable(f"{case.reference}: {case.subject}"),
         (
-            *_facts(case, "matter", "state", "opened_at"),
+            *_facts(case, "matter", "ground", "legal_basis", "state", "opened_at"),
             _said(
                 Case,
                 "answer_due_at",

@@ -23,6 +23,7 @@ from orders.models import (
     Ground,
     LedgerEntry,
     LineState,
+    Matter,
     Order,
     OrderLine,
     OrderState,
@@ -56,13 +57,14 @@ def request_refund(
     legal_basis: str = "",
     right_id: int | None = None,
     entry_id: int | None = None,
+    case_id: int | None = None,
 ) -> Refund:
     """Ask for units to be taken back: `units` maps line ids to numbers of waiting units, `phones` are ids of
     allocations, each the phone of one unit more.
 
     A refund that the law requires names the rule, `legal_basis`; where it is the statutory right of the order,
     `right_id` names that. With `entry_id` the money has gone back already, at the gateway's own desk, and none is
-    sent. Nothing leaves the queue yet, and no phone goes. Raises RefundRefused.
+    sent. `case_id` is where the customer withdrew or asked for it. Nothing leaves the queue yet, and no phone goes. Raises RefundRefused.
     """
     if not explanation.strip():
         raise RefundRefused(
@@ -78,7 +80,10 @@ def request_refund(
         order = Order.objects.select_for_update(no_key=True).get(pk=order_id)
         if right_id is not None and right_id != order.right_id:
             raise RefundRefused(_("Order %(order)s was not placed under this right.") % {"order": order})
+        if case_id is not None and not _asked_for_in(case_id, order):
+            raise RefundRefused(_("In this case no refund of the order was asked for."))
         refund = Refund(
+            case_id=case_id,
             ground=ground,
             legal_basis=legal_basis.strip(),
             right_id=right_id,
@@ -272,6 +277,10 @@ def _take_phones_back(phones: Collection[Allocation], *, reason: str, now: datet
     if live.update(ended_at=now) != len(phones):
         raise RefundRefused(_("A phone of this refund is not in use any more. Reject it."))
     quarantine_devices([phone.device_id for phone in phones], reason=reason, now=now)
+
+
+def _asked_for_in(case_id: int, order: Order) -> bool:
+    return order.cases.filter(pk=case_id, matter__in=(Matter.WITHDRAWAL, Matter.REFUND)).exists()
 
 
 def _unclaimed(entry_id: int, order: Order) -> LedgerEntry:

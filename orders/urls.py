@@ -43,6 +43,7 @@ urlpatterns = [
     path("orders/<slug:reference>/receipt.json", proof.receipt, name="receipt"),
     path("orders/<slug:reference>/case/", cases.open_dispute, name="case-open"),
     path("orders/<slug:reference>/withdraw/", cases.withdraw, name="withdraw"),
+    path("orders/<slug:reference>/refund/", cases.ask_for_refund, name="refund"),
     path("cases/", cases.cases, name="cases"),
     path("cases/<slug:reference>/", cases.case, name="case"),
     path("cases/<slug:reference>/close/", cases.close, name="case-close"),

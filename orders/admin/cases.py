@@ -18,6 +18,7 @@ from django.utils.translation import gettext_lazy
 
 from evidence.admin import RecordAdmin, RecordInline, button, choice_column, column, posted, staff_id
 from orders.admin.forms import AnswerForm, CloseCaseForm
+from orders.admin.orders import RefundInline
 from orders.cases import CaseRefused, close_case, write
 from orders.models import Case, CaseMessage, CaseState, Matter, OrderState, Outcome, Side
 
@@ -52,6 +53,12 @@ class MessageInline(RecordInline):
         return _as_written(message)
 
 
+class RefundsOfCase(RefundInline):
+    """What has come of a request or a withdrawal."""
+
+    tab = False
+
+
 @admin.register(Case)
 class CaseAdmin(RecordAdmin):
     list_display = (
@@ -63,7 +70,7 @@ class CaseAdmin(RecordAdmin):
         "customer",
         "subject",
     )
-    list_filter = (DueFilter, "state", "matter", "outcome")
+    list_filter = (DueFilter, "state", "matter", "ground", "outcome")
     list_select_related = ("order__customer",)
     search_fields = (
         "reference__istartswith",
@@ -74,7 +81,7 @@ class CaseAdmin(RecordAdmin):
     date_hierarchy = "opened_at"
     ordering = ("-id",)
     view_on_site = False  # the page on the site is its customer's alone
-    inlines = (MessageInline,)
+    inlines = (MessageInline, RefundsOfCase)
     actions_detail = ("answer", "close")
     state_label = choice_column("state", gettext_lazy("state"), CASE_COLOURS)
     fields = (
@@ -83,6 +90,8 @@ class CaseAdmin(RecordAdmin):
         "customer",
         "language",
         "matter",
+        "ground",
+        "legal_basis",
         "subject",
         "state_label",
         "opened_at",
@@ -114,11 +123,13 @@ class CaseAdmin(RecordAdmin):
 
     @column(gettext_lazy("refund"))
     def refund(self, case: Case) -> str:
-        """The way on for a withdrawal: what law requires is a ground for a refund (3.3)."""
-        if case.matter != Matter.WITHDRAWAL or case.order.state != OrderState.PAID:
+        """The way on for a withdrawal and for who asks for a refund: the page that requests it, filled in (3.3)."""
+        if case.matter == Matter.DISPUTE or case.order.state != OrderState.PAID:
             return "–"
         address = reverse(f"{self.admin_site.name}:orders_order_request_refund", args=[case.order_id])
-        return format_html('<a class="text-link" href="{}">{}</a>', address, _("Request a refund"))
+        return format_html(
+            '<a class="text-link" href="{}?case={}">{}</a>', address, case.pk, _("Request a refund")
+        )
 
     @button(gettext_lazy("Answer"), icon="reply")
     def answer(self, request: HttpRequest, object_id: str) -> HttpResponse:

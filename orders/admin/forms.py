@@ -20,7 +20,7 @@ from agreements.models import StatutoryRight
 from inventory.models import Plan, SupplyBatch
 from inventory.money import Money
 from orders.cases import OUTCOMES
-from orders.models import Allocation, Ground, OrderLine, Refund, ReturnReason, Side
+from orders.models import Allocation, Case, Ground, Matter, OrderLine, Refund, ReturnReason, Side
 
 # Which rule of the law: the order's own right, or one that is written down.
 RIGHT, OTHER = "right", "other"
@@ -73,11 +73,14 @@ class RequestRefundForm(forms.Form):
         right: StatutoryRight | None,
         lines: Iterable[OrderLine],
         phones: Iterable[Allocation],
+        case: Case | None = None,
     ) -> None:
         """`right` is the order's; `lines` are those with units that wait, plan and term loaded; `phones` are in use,
-        device and plan loaded."""
+        device and plan loaded. With `case` it is filled in as the customer asks there."""
         super().__init__(data)
         self.right = right
+        if case:
+            self.initial = _as_asked(case, right)
         rule = cast(forms.ChoiceField, self.fields["rule"])
         rule.choices = [
             ("", _("none")),
@@ -95,7 +98,7 @@ class RequestRefundForm(forms.Form):
                 help_text=help_text,
                 min_value=0,
                 max_value=waiting,
-                initial=0,
+                initial=waiting if case else 0,
                 widget=UnfoldAdminIntegerFieldWidget,
             )
         field = cast(forms.TypedMultipleChoiceField, self.fields.pop("phones"))
@@ -133,6 +136,17 @@ class RequestRefundForm(forms.Form):
         """The allocations to take back. The form must be valid."""
         ids: list[int] = self.cleaned_data.get("phones", [])
         return ids
+
+
+def _as_asked(case: Case, right: StatutoryRight | None) -> dict[str, str]:
+    """What a form says that is filled in as a customer withdrew, or asked for a refund."""
+    is_right = right is not None and (case.matter == Matter.WITHDRAWAL or case.legal_basis == right.law)
+    return {
+        "ground": case.ground or Ground.LAW,
+        "rule": RIGHT if is_right else OTHER if case.legal_basis else "",
+        "other_law": "" if is_right else case.legal_basis,
+        "explanation": _("As asked in case %(case)s: %(subject)s") % {"case": case, "subject": case.subject},
+    }
 
 
 class ExternalRefundForm(RequestRefundForm):

@@ -31,10 +31,12 @@ from orders.admin.guardians import GuardianInline
 from orders.models import (
     Allocation,
     AttemptState,
+    Case,
     EntryKind,
     Ground,
     LedgerEntry,
     LineState,
+    Matter,
     MoneyReturn,
     Order,
     OrderLine,
@@ -308,11 +310,13 @@ class OrderAdmin(RecordAdmin):
     @button(gettext_lazy("Request refund"), icon="undo", permission="refund")
     def request_refund(self, request: HttpRequest, object_id: str) -> HttpResponse:
         order: Order = self.record(request, object_id)
+        case = _case_that_asks(request, order)
         form = RequestRefundForm(
             posted(request),
             right=order.right,
             lines=order.lines.in_queue().select_related("plan", "term"),
             phones=phones_in_use(order),
+            case=case,
         )
         if form.is_valid():
             try:
@@ -324,6 +328,7 @@ class OrderAdmin(RecordAdmin):
                     explanation=form.cleaned_data["explanation"],
                     units=form.units(),
                     phones=form.phone_ids(),
+                    case_id=case.pk if case else None,
                     requested_by_id=staff_id(request),
                     now=timezone.now(),
                 )
@@ -346,6 +351,13 @@ class OrderAdmin(RecordAdmin):
             button=_("Request the refund"),
             record=order,
         )
+
+
+def _case_that_asks(request: HttpRequest, order: Order) -> Case | None:
+    """The withdrawal or the request of the customer that has led to the page."""
+    written = request.GET.get("case", "")
+    asks = order.cases.filter(matter__in=(Matter.WITHDRAWAL, Matter.REFUND))
+    return asks.filter(pk=written).first() if written.isdecimal() and len(written) < 19 else None
 
 
 def phones_in_use(order: Order) -> QuerySet[Allocation]:

@@ -81,6 +81,7 @@ class RefundAdmin(RecordAdmin):
     fields = (
         "reference",
         "order",
+        "case",
         "attempt",
         "entry",
         "ground",

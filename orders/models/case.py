@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 from evidence.contract_time import contract_date
 from evidence.models import Chained, WriteOnce
 from orders.models.order import Order
+from orders.models.refund import Ground
 
 
 class Matter(models.TextChoices):
@@ -19,6 +20,7 @@ class Matter(models.TextChoices):
 
     DISPUTE = "dispute", _("disagreement (II)")
     WITHDRAWAL = "withdrawal", _("withdrawal")
+    REFUND = "refund", _("request for a refund (3.3)")
 
 
 class CaseState(models.TextChoices):
@@ -40,12 +42,17 @@ class CaseQuerySet(models.QuerySet["Case"]):
 
 
 class Case(WriteOnce):
-    """A consultation about one order. `answer_due_at` is when its first answer was promised for."""
+    """A consultation about one order. `answer_due_at` is when its first answer was promised for.
+
+    Who asks for a refund names one of the agreement's grounds, and of the law the rule: what he says, not what is so.
+    """
 
     reference = models.CharField(_("reference"), max_length=20, unique=True)
     order = models.ForeignKey(Order, models.PROTECT, related_name="cases", verbose_name=_("order"))
     matter = models.CharField(_("matter"), max_length=12, choices=Matter.choices)
     subject = models.CharField(_("subject"), max_length=150)
+    ground = models.CharField(_("ground"), max_length=20, choices=Ground.choices, null=True)  # noqa: DJ001 (as `Refund.ground`)
+    legal_basis = models.CharField(_("legal basis"), max_length=200, blank=True)
     state = models.CharField(_("state"), max_length=10, choices=CaseState.choices, default=CaseState.OPEN)
     opened_at = models.DateTimeField(_("opened at"))
     answer_due_at = models.DateTimeField(_("first answer due"))
@@ -58,6 +65,8 @@ class Case(WriteOnce):
         "order",
         "matter",
         "subject",
+        "ground",
+        "legal_basis",
         "opened_at",
         "answer_due_at",
         "first_answered_at",
@@ -73,6 +82,20 @@ class Case(WriteOnce):
         ordering = ("-id",)
         constraints = (
             models.CheckConstraint(name="orders_case_state_known", condition=Q(state__in=CaseState.values)),
+            models.CheckConstraint(name="orders_case_matter_known", condition=Q(matter__in=Matter.values)),
+            models.CheckConstraint(
+                name="orders_case_refund_on_a_ground",
+                # (What compares NULL with something lets it pass.)
+                condition=Q(matter=Matter.REFUND, ground__isnull=False, ground=Ground.LAW)
+                & ~Q(legal_basis="")
+                | Q(
+                    matter=Matter.REFUND,
+                    ground__isnull=False,
+                    ground=Ground.UNABLE_TO_SUPPLY,
+                    legal_basis="",
+                )
+                | ~Q(matter=Matter.REFUND) & Q(ground=None, legal_basis=""),
+            ),
             models.CheckConstraint(
                 name="orders_case_closed_with_an_outcome",
                 condition=Q(state=CaseState.CLOSED, outcome__in=Outcome.values, closed_at__isnull=False)

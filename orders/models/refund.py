@@ -77,6 +77,10 @@ class Refund(SentBack):
         related_name="refunds",
         verbose_name=_("made at the gateway's desk"),
     )
+    # Where the customer withdrew, or asked for it.
+    case = models.ForeignKey(
+        "Case", models.PROTECT, null=True, related_name="refunds", verbose_name=_("requested in case")
+    )
     ground = models.CharField(_("ground"), max_length=20, choices=Ground.choices)
     # The rule that requires it, and the right it comes from if that is one of ours; for LAW only.
     legal_basis = models.CharField(_("legal basis"), max_length=200, blank=True)
@@ -104,6 +108,7 @@ class Refund(SentBack):
         "order",
         "attempt",
         "entry",
+        "case",
         "reference",
         "ground",
         "legal_basis",

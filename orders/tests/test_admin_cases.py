@@ -13,9 +13,9 @@ from django.urls import reverse
 
 from accounts.models import User
 from inventory.models import Fee
-from orders.models import Case, CaseState, Matter, Order, Outcome, Side
-from orders.tests.test_cases import opened, said, staff_closes, staff_writes, with_right
-from tests.builders import NOW, make_fee, make_order, make_plan, make_user
+from orders.models import Case, CaseState, Ground, Matter, Order, Outcome, Refund, Side
+from orders.tests.test_cases import asked_for_refund, opened, said, staff_closes, staff_writes, with_right
+from tests.builders import NOW, make_capture, make_fee, make_order, make_plan, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -124,6 +124,51 @@ def test_the_page_of_a_withdrawal_leads_to_a_refund_of_its_order(
     unpaid = with_right(make_order([(fee, 1)], placed_at=NOW))
     not_paid = opened(unpaid, matter=Matter.WITHDRAWAL)
     assert "Request a refund" not in desk.get(page(not_paid, "change")).content.decode()
+
+
+@pytest.mark.clause("3.3")
+@pytest.mark.parametrize(
+    ("ground", "legal_basis", "filled_in"),
+    [
+        (Ground.LAW, "Cap. 362, s. 7", ("law", "other", "Cap. 362, s. 7")),
+        (Ground.LAW, "Directive 2011/83/EU", ("law", "right", "")),
+        (Ground.UNABLE_TO_SUPPLY, "", ("unable-to-supply", "", "")),
+    ],
+)
+def test_page_of_who_asks_for_a_refund_leads_to_its_request_filled_in_and_to_what_has_come_of_it(
+    desk: Client, order: Order, ground: Ground, legal_basis: str, filled_in: tuple[str, str, str]
+) -> None:
+    make_capture(order)
+    case = asked_for_refund(with_right(order), ground, legal_basis)
+    address = f"{reverse('admin:orders_order_request_refund', args=[order.pk])}?case={case.pk}"
+    shown = desk.get(page(case, "change")).content.decode()
+    assert f'href="{address}"' in shown
+    assert case.get_ground_display() in shown
+
+    form = desk.get(address).context["form"]
+
+    assert tuple(form[name].value() for name in ("ground", "rule", "other_law")) == filled_in
+    assert form["explanation"].value() == f"As asked in case {case.reference}: Refund"
+    line = order.lines.get()
+    assert form[f"units_{line.pk}"].value() == line.waiting_units
+    desk.post(address, {name: form[name].value() for name in form.fields if name != "phones"})
+    refund = Refund.objects.get()
+    assert (refund.case, refund.ground, refund.legal_basis) == (case, ground, legal_basis)
+    assert refund.reference in desk.get(page(case, "change")).content.decode()
+    assert (
+        case.reference in desk.get(reverse("admin:orders_refund_change", args=[refund.pk])).content.decode()
+    )
+
+
+@pytest.mark.parametrize("written", ["", "x", "9" * 30, "-1", "{other}", "{dispute}"])
+def test_case_that_asks_for_nothing_fills_in_nothing(
+    desk: Client, order: Order, fee: Fee, written: str
+) -> None:
+    other = asked_for_refund(make_order([(fee, 1)], paid_at=NOW))
+    query = written.format(other=other.pk, dispute=opened(order).pk)
+    address = reverse("admin:orders_order_request_refund", args=[order.pk])
+    form = desk.get(address, {"case": query}).context["form"]
+    assert (form["ground"].value(), form["explanation"].value()) == (None, None)
 
 
 @pytest.mark.clause("II")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from django.db import DatabaseError, IntegrityError, connection, transaction
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 from pytest_django import Settings
 
 from accounts.models import User
@@ -22,6 +22,7 @@ from orders.models import (
     Case,
     CaseMessage,
     CaseState,
+    Ground,
     Matter,
     Order,
     OrderState,
@@ -86,6 +87,21 @@ def opened(
         subject=subject,
         body=body,
         now=now,
+    )
+
+
+def asked_for_refund(
+    order: Order, ground: Ground = Ground.LAW, legal_basis: str = "Cap. 362, s. 7", body: str = "It applies."
+) -> Case:
+    return open_case(
+        order_id=order.pk,
+        customer_id=order.customer_id,
+        matter=Matter.REFUND,
+        subject="Refund",
+        ground=ground,
+        legal_basis=legal_basis,
+        body=body,
+        now=NOW,
     )
 
 
@@ -291,6 +307,97 @@ def test_open_disagreements_do_not_keep_anybody_from_withdrawing(order: Order) -
     for number in range(3):
         opened(order, subject=f"Matter {number}")
     assert opened(with_right(order), matter=Matter.WITHDRAWAL).matter == Matter.WITHDRAWAL
+
+
+# --- asking for a refund -------------------------------------------------------------------------------
+
+
+@pytest.mark.clause("3.3")
+@pytest.mark.parametrize(
+    ("ground", "legal_basis", "said"),
+    [
+        (
+            Ground.LAW,
+            "Cap. 362, s. 7",
+            "The ground you name is that a law requires it (clause 3.3): Cap. 362, s. 7",
+        ),
+        (
+            Ground.UNABLE_TO_SUPPLY,
+            "",
+            "The ground you name is that the platform is unable to supply (clause 3.3).",
+        ),
+    ],
+)
+def test_request_for_a_refund_names_its_ground_and_is_acknowledged_with_it(
+    order: Order, ground: Ground, legal_basis: str, said: str
+) -> None:
+    case = asked_for_refund(order, ground, legal_basis)
+
+    assert (case.matter, case.ground, case.legal_basis) == (Matter.REFUND, ground, legal_basis)
+    text = render(Notice.objects.get())
+    assert text.subject == f"Order {order.reference}: we have received your request for a refund"
+    assert text.body.startswith(
+        f"On Nov. 23, 2026, noon (HKT) we received your request for a refund of order {order.reference}. {said}"
+    )
+    # It is asked for, and nothing has moved.
+    assert (order.refunds.count(), order.lines.get().state) == (0, "waiting")
+
+
+@pytest.mark.clause("3.3")
+@pytest.mark.parametrize(
+    ("matter", "ground", "legal_basis"),
+    [
+        (Matter.REFUND, None, ""),
+        (Matter.REFUND, Ground.LAW, " "),
+        (Matter.REFUND, Ground.UNABLE_TO_SUPPLY, "Cap. 362, s. 7"),
+        (Matter.DISPUTE, Ground.LAW, "Cap. 362, s. 7"),
+    ],
+)
+def test_only_a_request_for_a_refund_has_a_ground_and_only_the_law_a_rule(
+    order: Order, matter: Matter, ground: Ground | None, legal_basis: str
+) -> None:
+    with pytest.raises(CaseRefused):
+        open_case(
+            order_id=order.pk,
+            customer_id=order.customer_id,
+            matter=matter,
+            subject="Refund",
+            ground=ground,
+            legal_basis=legal_basis,
+            body="Please.",
+            now=NOW,
+        )
+    with pytest.raises(IntegrityError, match="refund_on_a_ground"), transaction.atomic():
+        Case.objects.create(
+            reference="CS-1",
+            order=order,
+            matter=matter,
+            subject="Refund",
+            ground=ground,
+            legal_basis=legal_basis.strip(),
+            opened_at=NOW,
+            answer_due_at=LATER,
+        )
+
+
+@pytest.mark.clause("3.3")
+def test_refund_is_asked_for_once_at_a_time(order: Order, staff: User) -> None:
+    first = asked_for_refund(order)
+    assert asked_for_refund(order) == first
+    with pytest.raises(CaseRefused, match=f"already, in case {first.reference}"):
+        asked_for_refund(order, body="And another reason.")
+    staff_closes(first, staff, Outcome.NOT_SETTLED)
+    assert asked_for_refund(order, body="And another reason.") != first
+
+
+@pytest.mark.clause("3.3")
+def test_no_refund_is_asked_for_of_what_is_not_paid_or_refunded_already(order: Order) -> None:
+    unpaid = make_order([(order.lines.get().fee, 1)], placed_at=NOW)
+    with pytest.raises(CaseRefused, match="paid and not refunded"):
+        asked_for_refund(unpaid)
+    order.lines.update(state="withdrawn", withdrawn=F("quantity"))
+    with pytest.raises(CaseRefused, match="paid and not refunded"):
+        asked_for_refund(order)
 
 
 # --- writing -------------------------------------------------------------------------------------------

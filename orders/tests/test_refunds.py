@@ -40,6 +40,7 @@ from orders.refunds import (
 )
 from orders.returns import give_back, left_in
 from orders.reviews import open_review_item, resolve_review_item
+from orders.tests.test_cases import asked_for_refund, opened
 from tests.builders import (
     NOW,
     make_capture,
@@ -67,6 +68,7 @@ def request(
     ground: Ground = Ground.LAW,
     phones: Collection[int] = (),
     entry_id: int | None = None,
+    case_id: int | None = None,
 ) -> Refund:
     return request_refund(
         order_id=line.order_id,
@@ -76,6 +78,7 @@ def request(
         units={line.pk: units},
         phones=phones,
         entry_id=entry_id,
+        case_id=case_id,
         requested_by_id=by or make_user(is_staff=True).pk,
         now=NOW,
     )
@@ -220,6 +223,14 @@ def test_unpaid_order_has_nothing_to_refund() -> None:
 
     with pytest.raises(RefundRefused, match="not paid"):
         request(unpaid.lines.get())
+
+
+def test_refund_comes_of_no_case_in_which_none_was_asked_for(line: OrderLine) -> None:
+    other = asked_for_refund(make_order([(line.fee, 1)], paid_at=NOW))
+    for case in (opened(line.order), other):
+        with pytest.raises(RefundRefused, match="no refund of the order was asked for"):
+            request(line, case_id=case.pk)
+    assert request(line, case_id=asked_for_refund(line.order).pk).case_id
 
 
 def test_explanation_is_required(line: OrderLine) -> None:

@@ -15,7 +15,8 @@ from accounts.models import User
 from agreements.acceptance import Consent, Witness, record_acceptances, required_of_buyer
 from agreements.tests.editions import publish_both
 from inventory.models import Fee
-from orders.models import Case, CaseMessage, CaseState, Matter, Order, OrderState, Outcome, Side
+from orders.models import Case, CaseMessage, CaseState, Ground, Matter, Order, OrderState, Outcome, Side
+from orders.refunds import approve_refund, request_refund
 from orders.tests.shopping import log_in
 from orders.tests.test_cases import (
     customer_closes,
@@ -25,7 +26,7 @@ from orders.tests.test_cases import (
     staff_writes,
     with_right,
 )
-from tests.builders import NOW, make_fee, make_order, make_plan, make_user
+from tests.builders import NOW, make_capture, make_fee, make_order, make_plan, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -132,7 +133,7 @@ def test_fourth_case_is_refused_on_the_page(client: Client, order: Order) -> Non
     }
 
 
-@pytest.mark.parametrize("page", ["case", "withdraw"])
+@pytest.mark.parametrize("page", ["case", "withdraw", "refund"])
 @pytest.mark.usefixtures("customer")
 def test_order_of_somebody_else_is_not_found(client: Client, fee: Fee, page: str) -> None:
     theirs = with_right(make_order([(fee, 1)], paid_at=NOW))
@@ -242,6 +243,112 @@ def test_expired_order_offers_no_withdrawal(client: Client, customer: User, fee:
     order = with_right(make_order([(fee, 1)], customer=customer))
     Order.objects.update(state=OrderState.EXPIRED)
     assert client.get(f"/orders/{order.reference}/withdraw/").headers["Location"] == order.get_absolute_url()
+
+
+# --- asking for a refund -------------------------------------------------------------------------------
+
+REFUND = {"ground": "law", "legal_basis": "Cap. 362, s. 7", "body": "The plan was described wrongly."}
+
+
+@pytest.mark.clause("3.3")
+def test_who_asks_for_a_refund_reads_the_rule_and_its_two_exceptions_first(
+    client: Client, order: Order
+) -> None:
+    address = f"/orders/{order.reference}/refund/"
+    assert f'href="{address}"' in page_of(client, f"/orders/{order.reference}/")
+    page = page_of(client, address)
+    said = (
+        "The rule: no refunds during the pre-sale period",
+        "a law requires the refund;",
+        "the platform is unable to provide the service to you, for reasons of its own.",
+        '<input type="radio" name="ground" value="law"',
+        '<input type="radio" name="ground" value="unable-to-supply"',
+        "Send the request",
+    )
+    places = [page.index(words) for words in said]
+    assert places == sorted(places)
+    assert " checked" not in page
+
+
+@pytest.mark.clause("3.3")
+def test_request_for_a_refund_is_a_case_whose_page_shows_what_comes_of_it(
+    client: Client, order: Order, staff: User
+) -> None:
+    address = f"/orders/{order.reference}/refund/"
+    first, second = client.post(address, REFUND), client.post(address, REFUND)
+    case = Case.objects.get()
+    assert [answer.headers["Location"] for answer in (first, second)] == [case.get_absolute_url()] * 2
+    assert (case.matter, case.ground, case.legal_basis) == (Matter.REFUND, "law", "Cap. 362, s. 7")
+    assert said(case) == [(Side.CUSTOMER, "The plan was described wrongly.")]
+    assert client.get(address).headers["Location"] == case.get_absolute_url()
+
+    page = page_of(client, case.get_absolute_url())
+    assert "<dt>Your ground</dt><dd>required by law (3.3)</dd>" in page
+    assert "<dt>The rule you name</dt><dd>Cap. 362, s. 7</dd>" in page
+    assert "Nothing is decided yet." in page
+    make_capture(order)
+    refund = request_refund(
+        order_id=order.pk,
+        ground=Ground.LAW,
+        legal_basis="Cap. 362, s. 7",
+        explanation="He is right.",
+        units={order.lines.get().pk: 1},
+        requested_by_id=make_user(is_staff=True).pk,
+        case_id=case.pk,
+        now=NOW,
+    )
+    assert "Being checked by a second person" in page_of(client, case.get_absolute_url())
+    approve_refund(refund_id=refund.pk, approved_by_id=staff.pk, now=NOW)
+    page = page_of(client, case.get_absolute_url())
+    assert "On its way" in page
+    assert refund.reference in page
+    assert f'href="{address}"' not in page_of(client, f"/orders/{order.reference}/")
+
+
+@pytest.mark.clause("3.3")
+@pytest.mark.parametrize(
+    ("change", "errors"),
+    [
+        ({"ground": ""}, {"ground": ["Please choose one of the two grounds."]}),
+        (
+            {"ground": "regret"},
+            {"ground": ["Select a valid choice. regret is not one of the available choices."]},
+        ),
+        ({"legal_basis": " "}, {"legal_basis": ["Please name the rule of the law that requires a refund."]}),
+        ({"body": ""}, {"body": ["Please write a message."]}),
+    ],
+)
+def test_request_for_a_refund_without_a_ground_comes_back(
+    client: Client, order: Order, change: dict[str, str], errors: dict[str, list[str]]
+) -> None:
+    answer = client.post(f"/orders/{order.reference}/refund/", REFUND | change)
+    assert (answer.status_code, errors_of(answer)) == (200, errors)
+    assert not Case.objects.exists()
+
+
+@pytest.mark.clause("3.3")
+def test_rule_that_was_written_before_the_other_ground_was_chosen_is_dropped(
+    client: Client, order: Order
+) -> None:
+    client.post(f"/orders/{order.reference}/refund/", REFUND | {"ground": "unable-to-supply"})
+    case = Case.objects.get()
+    assert (case.ground, case.legal_basis) == ("unable-to-supply", "")
+
+
+@pytest.mark.clause("3.3")
+def test_who_may_still_withdraw_is_told_that_he_needs_no_ground(client: Client, order: Order) -> None:
+    page = page_of(client, f"/orders/{with_right(order).reference}/refund/")
+    assert "you need no ground: you may withdraw." in page
+    assert 'value="Directive 2011/83/EU"' in page
+
+
+def test_unpaid_order_offers_no_refund(client: Client, customer: User, fee: Fee) -> None:
+    unpaid = make_order([(fee, 1)], customer=customer, placed_at=NOW)
+    address = f"/orders/{unpaid.reference}/refund/"
+    assert f'href="{address}"' not in page_of(client, f"/orders/{unpaid.reference}/")
+    answer = client.get(address, follow=True)
+    assert answer.redirect_chain[-1][0] == f"/orders/{unpaid.reference}/"
+    assert "Nothing of this order is paid and not refunded yet." in answer.content.decode()
 
 
 # --- a case --------------------------------------------------------------------------------------------

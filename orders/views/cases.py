@@ -1,4 +1,4 @@
-"""A customer's cases: a disagreement, a withdrawal, and what both sides wrote (agreement, clause II)."""
+"""A customer's cases: a disagreement, a withdrawal, a request for a refund, and what both sides wrote (II, 3.3)."""
 
 from django import forms
 from django.conf import settings
@@ -18,8 +18,8 @@ from django.views.decorators.http import require_GET, require_http_methods
 from accounts.views import CustomerRequest
 from agreements.models import Acceptance, Document, Role, Subject, Version
 from agreements.rights import in_language
-from orders.cases import LONGEST, CaseRefused, close_case, open_case, write
-from orders.models import Case, CaseState, Matter, Order, Outcome, Side
+from orders.cases import LONGEST, CaseRefused, can_be_refunded, close_case, open_case, write
+from orders.models import Case, CaseState, Ground, Matter, Order, Outcome, Refund, Side
 from orders.views.checkout import going_back_shows_it
 from orders.views.orders import own_order
 
@@ -52,6 +52,44 @@ class WithdrawForm(WordsForm):
         widget=forms.Textarea({"rows": 5, "maxlength": LONGEST}),
         error_messages={"required": gettext_lazy("Please write a message.")},
     )
+
+
+class RefundForm(WordsForm):
+    """On which of the two grounds a customer asks for a refund (3.3). Neither is chosen for him."""
+
+    ground = forms.ChoiceField(
+        label=gettext_lazy("On which ground?"),
+        choices=[
+            (Ground.LAW, gettext_lazy("The law requires it.")),
+            (
+                Ground.UNABLE_TO_SUPPLY,
+                gettext_lazy("The platform is unable to supply, for reasons of its own."),
+            ),
+        ],
+        widget=forms.RadioSelect,
+        error_messages={"required": gettext_lazy("Please choose one of the two grounds.")},
+    )
+    legal_basis = forms.CharField(
+        label=gettext_lazy("Which rule of the law? (only for that ground)"),
+        help_text=gettext_lazy("Act and section, or court and reference."),
+        max_length=Case._meta.get_field("legal_basis").max_length,
+        required=False,
+    )
+    body = forms.CharField(
+        label=gettext_lazy("Why it applies to your order"),
+        widget=forms.Textarea({"rows": 6, "maxlength": LONGEST}),
+        error_messages={"required": gettext_lazy("Please write a message.")},
+    )
+
+    field_order = ("ground", "legal_basis", "body")
+
+    def clean(self) -> None:
+        is_law = self.cleaned_data.get("ground") == Ground.LAW
+        if is_law and not self.cleaned_data.get("legal_basis") and "legal_basis" not in self.errors:
+            self.add_error("legal_basis", _("Please name the rule of the law that requires a refund."))
+        elif not is_law:
+            # (Written before the other ground was chosen.)
+            self.cleaned_data["legal_basis"] = ""
 
 
 class CloseForm(forms.Form):
@@ -152,6 +190,46 @@ def withdraw(request: CustomerRequest, reference: str) -> HttpResponse:
 
 
 @login_required
+@going_back_shows_it
+@require_http_methods(["GET", "POST"])
+def ask_for_refund(request: CustomerRequest, reference: str) -> HttpResponse:
+    """The request for a refund, below the rule that there is none. Whoever has made it is led to what became of it."""
+    order = own_order(request, reference)
+    form = RefundForm(request.POST or None, initial={"legal_basis": order.right.law if order.right else ""})
+    if request.method == "POST" and form.is_valid():
+        opened = _open(
+            request,
+            form,
+            order,
+            Matter.REFUND,
+            subject=_("Refund of order %(reference)s") % {"reference": order.reference},
+            ground=Ground(form.cleaned_data["ground"]),
+            legal_basis=form.cleaned_data["legal_basis"],
+        )
+        if opened:
+            messages.success(request, _("Your request is with us, and a copy of it is on its way to you."))
+            return redirect(opened)
+    elif request.method == "GET":
+        asked = order.cases.filter(matter=Matter.REFUND).exclude(state=CaseState.CLOSED).first()
+        if asked:
+            return redirect(asked)
+        if not can_be_refunded(order):
+            messages.info(request, _("Nothing of this order is paid and not refunded yet."))
+            return redirect(order)
+    return render(
+        request,
+        "orders/case_refund.html",
+        {
+            "form": form,
+            "order": order,
+            "can_withdraw": order.can_be_withdrawn_from(timezone.now()),
+            "answer_days": settings.CASE_ANSWER_DAYS,
+            **_agreement_of(order),
+        },
+    )
+
+
+@login_required
 @never_cache
 @require_http_methods(["GET", "POST"])
 def case(request: CustomerRequest, reference: str) -> HttpResponse:
@@ -205,7 +283,14 @@ def close(request: CustomerRequest, reference: str) -> HttpResponse:
 
 
 def _open(
-    request: CustomerRequest, form: WordsForm, order: Order, matter: Matter, *, subject: str
+    request: CustomerRequest,
+    form: WordsForm,
+    order: Order,
+    matter: Matter,
+    *,
+    subject: str,
+    ground: Ground | None = None,
+    legal_basis: str = "",
 ) -> Case | None:
     """The case, new or known; None where it was refused, and the form says why."""
     try:
@@ -216,6 +301,8 @@ def _open(
             subject=subject,
             body=form.cleaned_data["body"],
             now=timezone.now(),
+            ground=ground,
+            legal_basis=legal_basis,
         )
     except CaseRefused as no:
         form.add_error(None, str(no))
@@ -236,12 +323,20 @@ def _render_case(request: HttpRequest, found: Case, form: WordsForm, close_form:
             "case": found,
             "order": found.order,
             "thread": found.messages.order_by("pk"),
+            "refunds": _refunds_of(found),
             "form": form,
             "close_form": close_form,
             "is_overdue": found.is_overdue(timezone.now()),
             **_agreement_of(found.order),
         },
     )
+
+
+def _refunds_of(found: Case) -> list[Refund]:
+    """What has come of a request or a withdrawal. A disagreement leads to none."""
+    if found.matter == Matter.DISPUTE:
+        return []
+    return list(found.refunds.select_related("order").order_by("pk"))
 
 
 def _statement(request: CustomerRequest, order: Order) -> str:

@@ -150,6 +150,10 @@ def order(request: CustomerRequest, reference: str) -> HttpResponse:
             "guardian_form": _guardian_form(situation),
             "cases": found.cases.order_by("-pk"),
             "can_withdraw": found.can_be_withdrawn_from(timezone.now()),
+            "can_be_refunded": any(
+                found.state == OrderState.PAID and standing.progress.line.state != LineState.WITHDRAWN
+                for standing in situation.standings
+            ),
         },
     )
 
