@@ -29,6 +29,7 @@ from evidence.setwise import as_written, given, write
 from notices.cancelling import give_up
 from notices.channels.protocol import Accepted, Gone, Outcome, Refused, Report, Unavailable, Uncertain
 from notices.expansion import fall_back
+from notices.kinds import KINDS
 from notices.models import (
     ContactPoint,
     Delivery,
@@ -38,6 +39,7 @@ from notices.models import (
     Message,
     Notice,
 )
+from notices.preferences import end_of_quiet, quiet_hours_of
 
 # A worker that has claimed a delivery begins it within this time, or another may.
 LEASE = timedelta(minutes=5)
@@ -221,6 +223,42 @@ def record_all(written: Sequence[tuple[Claimed, Message]], *, now: datetime) -> 
                 [step.value, as_written(now), *table.params],
                 rows=len(written),
             )
+
+
+def wait_for_morning(claimed: Sequence[Claimed], *, now: datetime) -> list[Claimed]:
+    """Put those back whose readers keep quiet hours now, until these end; return the others.
+
+    Asked when they are about to ring: what was due before has waited for its channel, or to be tried again, and a reader may
+    have set his hours meanwhile. It is no attempt.
+    """
+    quiet = quiet_hours_of({delivery.recipient_id for delivery in claimed})
+    ends = {
+        delivery.id: end_of_quiet(
+            quiet[delivery.recipient_id],
+            time_zone=delivery.time_zone,
+            urgency=KINDS[delivery.kind].urgency,
+            now=now,
+        )
+        for delivery in claimed
+        if delivery.recipient_id in quiet
+    }
+    later = {delivery_id: end for delivery_id, end in ends.items() if end > now}
+    if later:
+        table = given(("delivery_id", "bigint", list(later)), ("until", "timestamptz", list(later.values())))
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "UPDATE notices_delivery SET state = 'queued', due_at = given.until, lease_until = NULL "  # noqa: S608
+                f"FROM {table.sql} WHERE notices_delivery.id = given.delivery_id AND state = 'leased'",
+                table.params,
+            )
+    return [delivery for delivery in claimed if delivery.id not in later]
+
+
+def release(claimed: Sequence[Claimed]) -> None:
+    """Put back what was claimed and not begun, for whoever has time. It is no attempt."""
+    Delivery.objects.filter(pk__in=[delivery.id for delivery in claimed], state=DeliveryState.LEASED).update(
+        state=DeliveryState.QUEUED, lease_until=None
+    )
 
 
 def put_off(delivery: Claimed, *, reason: str, now: datetime) -> None:

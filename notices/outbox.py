@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 # What the time is: asked again at every step, for a worker may wait minutes for a slow server.
 Clock: TypeAlias = Callable[[], datetime]
 
+# So long a channel outside may begin to send what was claimed for it, before the others have their turn.
+TURN = timedelta(seconds=5)
 # Notices written by one statement.
 TOLD_AT_ONCE = 2_000
 
@@ -133,14 +135,18 @@ def _write(channel: InSite, *, clock: Clock) -> int:
 def _send(channel: Channel, *, clock: Clock) -> int:
     """Hand what is due, and what the channel's pace allows, to a system that is not ours, one after the other."""
     with transaction.atomic(durable=True):
-        claimed = []
+        claimed, awake = [], []
         allowed = pacing.allowance(channel, most=channel.claimed_at_once, now=clock())
         if allowed:
             claimed = deliveries.claim(channel=channel.slug, limit=allowed, now=clock())
-        if claimed:
-            pacing.spend(channel, len(claimed), now=clock())
-    said = Said()
-    for delivery in claimed:
+            awake = deliveries.wait_for_morning(claimed, now=clock()) if channel.rings else claimed
+        if awake:
+            pacing.spend(channel, len(awake), now=clock())
+    said, ends = Said(), clock() + TURN
+    for number, delivery in enumerate(awake):
+        if number and clock() > ends:
+            deliveries.release(awake[number:])
+            break
         words = _words(delivery, said, channel, clock=clock)
         if words:
             _send_one(delivery, words, channel=channel, clock=clock)

@@ -9,8 +9,9 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from accounts.models import User
+from notices import pacing
 from notices.channels import CHANNELS
-from notices.channels.protocol import Gone, Refused
+from notices.channels.protocol import Gone, Refused, Unavailable
 from notices.expansion import expand
 from notices.kinds import ALLOCATED, ESTIMATE_CHANGED, NEWS, PAYMENT_RECEIVED, SECURITY, Form, Kind
 from notices.models import ContactPoint, Delivery, Notice, Preference, QuietHours
@@ -122,6 +123,52 @@ def test_what_can_wait_does_not_ring_at_night_and_the_rest_comes_at_once(phones:
         "sms": datetime(2026, 11, 23, 6, 0, tzinfo=UTC),
     }
     assert set(security.deliveries.values_list("due_at", flat=True)) == {NOW}
+
+
+@pytest.mark.parametrize("why", ["tried again", "stopped", "hours set later"])
+def test_what_rings_when_it_is_sent_and_not_when_it_was_due_waits_for_the_morning(
+    phones: Phones, why: str
+) -> None:
+    ada = customer()
+    phone_of(ada)
+    # One minute to noon in Hong Kong; her quiet hours are from noon to two.
+    before_noon, noon = NOW - timedelta(minutes=31), NOW
+    two = datetime(2026, 11, 23, 6, 0, tzinfo=UTC)
+    if why != "hours set later":
+        QuietHours.objects.create(customer=ada, begin_at=time(12), end_at=time(14))
+    if why == "tried again":
+        phones.answers = [Unavailable("busy", retry_after=timedelta(minutes=20))]
+    else:
+        pacing.pause("sms", by_id=customer("staff@example.com").pk, now=before_noon)
+    tell_of(ALLOCATED, ada)
+    drain_all(before_noon)
+    if why == "hours set later":
+        QuietHours.objects.create(customer=ada, begin_at=time(12), end_at=time(14))
+    pacing.resume("sms")
+    phones.taken.clear()
+
+    drain_all(noon)
+    text = Delivery.objects.get(channel="sms")
+    assert phones.taken == []
+    assert (text.state, text.due_at, text.lease_until) == ("queued", two, None)
+    assert text.attempts == (1 if why == "tried again" else 0)
+
+    drain_all(two)
+    assert [outgoing.delivery_id for outgoing in phones.taken] == [text.pk]
+
+
+def test_what_is_urgent_and_what_does_not_ring_is_sent_in_quiet_hours(
+    phones: Phones, outside: Outside
+) -> None:
+    ada, ben = customer(), customer("ben@example.com")
+    for reader in (ada, ben):
+        phone_of(reader)
+    QuietHours.objects.create(customer=ada, begin_at=time(12), end_at=time(14))
+    tell_of(SECURITY, ada)
+    tell_of(ALLOCATED, ben)
+    drain_all()
+    assert {outgoing.recipient_id for outgoing in phones.taken} == {ada.pk, ben.pk}
+    assert len(outside.taken) == 2
 
 
 def test_many_notices_take_as_many_statements_as_one(phones: Phones) -> None:

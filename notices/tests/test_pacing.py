@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from django.db import transaction
 
-from notices import pacing
+from notices import outbox, pacing
 from notices.channels import CHANNELS
 from notices.channels.protocol import Accepted, Refused, Unavailable, Uncertain
 from notices.models import ChannelPace, Delivery
@@ -94,6 +94,17 @@ def test_workers_share_the_tokens_of_a_channel() -> None:
     drawn = race(*[draw] * 8)
     assert failures(drawn) == []
     assert sum(drawn) == 3
+
+
+def test_a_slow_channel_gives_its_turn_to_the_others(monkeypatch: pytest.MonkeyPatch, paced: Paced) -> None:
+    monkeypatch.setattr(outbox, "TURN", timedelta(0))
+    paced.per_second = None
+    tell(3)
+    drain(now=NOW)
+    assert len(paced.taken) == 1
+    waiting = Delivery.objects.filter(channel="email", state="queued")
+    assert set(waiting.values_list("attempts", "lease_until")) == {(0, None)}
+    assert (waiting.count(), drain(now=NOW), len(paced.taken)) == (2, 2, 2)
 
 
 # --- the breaker -------------------------------------------------------------------------------------
