@@ -195,6 +195,34 @@ def record(attempt: Attempt, outcome: Outcome, *, now: datetime) -> None:
                 _put_on_record(attempt, DeliveryStep.UNKNOWN, now=now, detail=problem)
 
 
+def newest(claimed: Sequence[Claimed]) -> list[Claimed]:
+    """Supersede what has something newer in its thread; return the others. For many at once what `begin` does for one.
+
+    Two workers may hand out the notices of a thread in any order, and what is older then comes second.
+    """
+    threaded = [delivery for delivery in claimed if delivery.thread]
+    if not threaded:
+        return list(claimed)
+    table = given(
+        ("delivery_id", "bigint", [delivery.id for delivery in threaded]),
+        ("notice_id", "bigint", [delivery.notice_id for delivery in threaded]),
+        ("recipient_id", "bigint", [delivery.recipient_id for delivery in threaded]),
+        ("thread", "text", [delivery.thread for delivery in threaded]),
+        ("channel", "text", [delivery.channel for delivery in threaded]),
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE notices_delivery SET state = 'superseded', lease_until = NULL WHERE id IN (SELECT delivery_id FROM "  # noqa: S608
+            f"{table.sql} JOIN notices_notice AS newer ON newer.recipient_id = given.recipient_id "
+            "AND newer.thread = given.thread AND newer.thread <> '' AND newer.id > given.notice_id "
+            "JOIN notices_delivery AS another ON another.notice_id = newer.id AND another.channel = given.channel) "
+            "AND state = 'leased' RETURNING id",
+            table.params,
+        )
+        superseded = {row[0] for row in cursor.fetchall()}
+    return [delivery for delivery in claimed if delivery.id not in superseded]
+
+
 def record_all(written: Sequence[tuple[Claimed, Message]], *, now: datetime) -> None:
     """Write down for many claimed deliveries at once that we have delivered them ourselves: begun, and accepted."""
     if not written:

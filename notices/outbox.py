@@ -119,7 +119,7 @@ def _write(channel: InSite, *, clock: Clock) -> int:
         claimed = deliveries.claim(channel=channel.slug, limit=channel.claimed_at_once, now=clock())
         written = [
             (delivery, words)
-            for delivery in claimed
+            for delivery in deliveries.newest(claimed)
             if (words := _words(delivery, said, channel, clock=clock))
         ]
         messages = keep_all([words for _, words in written if isinstance(words, Text)])

@@ -14,7 +14,7 @@ from notices.channels import CHANNELS
 from notices.channels.in_site import InSite
 from notices.channels.protocol import Accepted, Outgoing, Refused, Unavailable, Uncertain
 from notices.expansion import expand
-from notices.kinds import GUARDIAN_ASKED, KINDS, ORDER_PLACED
+from notices.kinds import ESTIMATE_CHANGED, GUARDIAN_ASKED, KINDS, ORDER_PLACED
 from notices.links import signed
 from notices.models import Delivery, DeliveryEvent, DeliveryState, InboxMessage, Message, Notice
 from notices.outbox import Draft, drain, tell
@@ -398,6 +398,33 @@ def test_of_two_workers_that_hold_the_same_delivery_one_begins_it() -> None:
         assert deliveries.begin(theirs, message=message, now=LATER)
         assert deliveries.begin(mine, message=message, now=LATER) is None
     assert steps(email_delivery()) == [(1, "begun")]
+
+
+@pytest.mark.clause("3.3")
+def test_what_is_older_does_not_come_on_top_of_what_is_newer_when_it_is_handed_out_later(
+    outside: Outside,
+) -> None:
+    ada, ben = customer(), customer("ben@example.com")
+    older, newer, of_another = (
+        replace(draft(reader, kind=ESTIMATE_CHANGED, key=key), thread="estimate:1")
+        for reader, key in ((ada, "older"), (ada, "newer"), (ben, "another"))
+    )
+    with transaction.atomic():
+        tell([older, newer, of_another], now=NOW)
+    # Another worker has taken the older one, and is slow.
+    Notice.objects.filter(dedupe_key="older").update(is_expanded=True)
+    while drain(now=NOW):
+        pass
+    Notice.objects.filter(dedupe_key="older").update(is_expanded=False)
+    while drain(now=NOW):
+        pass
+
+    inbox = InboxMessage.objects.order_by("id").values_list("delivery__notice__dedupe_key", flat=True)
+    assert list(inbox) == ["newer", "another"]
+    states = Delivery.objects.filter(notice__dedupe_key="older").values_list(
+        "channel", "state", "lease_until"
+    )
+    assert set(states) == {("in-site", "superseded", None), ("email", "superseded", None)}
 
 
 class Crowd(Outside):
