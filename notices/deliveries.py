@@ -3,7 +3,7 @@
     queued → leased → sending → sent
        ↑        |        |  ↘ dead       refused, or tried too often
        |        |        |  ↘ uncertain  no answer
-       └────────┴────────┘    not taken: again later
+       └────────┴────────┘    not taken: again later; uncertain: once more, when no report has come
 
     queued, leased → superseded (something newer tells it better)
     queued, leased → cancelled (see `cancelling`)
@@ -21,12 +21,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import F
+from django.db.models import F, OuterRef, QuerySet
 
 from accounts.models import User
 from evidence.setwise import as_written, given, write
 from notices.cancelling import give_up
+from notices.channels import CHANNELS
 from notices.channels.protocol import Accepted, Gone, Outcome, Refused, Report, Unavailable, Uncertain
 from notices.expansion import fall_back
 from notices.kinds import KINDS
@@ -49,8 +51,11 @@ SILENCE = timedelta(minutes=5)
 FIRST_PAUSE = timedelta(seconds=15)
 LONGEST_PAUSE = timedelta(hours=1)
 MOST_ATTEMPTS = 40
-# How many silent deliveries one call gives up on.
+# How many deliveries of one kind one call takes up.
 CHUNK = 200
+DIED = "No answer was recorded: the worker died."
+# Nothing went out yet, or nobody knows: what is heard of its last attempt counts.
+OPEN = (DeliveryState.QUEUED, DeliveryState.LEASED, DeliveryState.SENDING, DeliveryState.UNCERTAIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +159,7 @@ def record(attempt: Attempt, outcome: Outcome, *, now: datetime) -> None:
     An answer that comes after the silence was given up on still counts. One for an attempt that another
     has followed is evidence only.
     """
-    current = Delivery.objects.filter(
-        pk=attempt.delivery_id,
-        attempts=attempt.number,
-        state__in=(DeliveryState.SENDING, DeliveryState.UNCERTAIN),
-    )
+    current = Delivery.objects.filter(pk=attempt.delivery_id, attempts=attempt.number, state__in=OPEN)
     problem = _short(str(outcome))
     match outcome:
         case Accepted():
@@ -172,27 +173,21 @@ def record(attempt: Attempt, outcome: Outcome, *, now: datetime) -> None:
             )
             _put_on_record(attempt, DeliveryStep.ACCEPTED, now=now, provider_reference=reference)
         case Unavailable():
-            state = _after_failures(attempt.number)
-            current.update(
-                state=state,
-                due_at=now + max(pause_after(attempt.number), outcome.retry_after or timedelta(0)),
-                lease_until=None,
-                problem=problem,
-            )
             _put_on_record(attempt, DeliveryStep.FAILED, now=now, detail=problem)
-            if state is DeliveryState.DEAD:
-                _is_lost(attempt.delivery_id, now=now)
+            fall_back(_fail(current, problem=problem, pause=outcome.retry_after, now=now), now=now)
         case Refused():
             current.update(state=DeliveryState.DEAD, lease_until=None, problem=problem)
             _put_on_record(attempt, DeliveryStep.REFUSED, now=now, detail=problem)
             if isinstance(outcome, Gone):
                 give_up_address(attempt.delivery_id, reason=problem, now=now)
-            _is_lost(attempt.delivery_id, now=now)
+            fall_back(
+                Notice.objects.filter(deliveries=attempt.delivery_id).values_list("pk", flat=True), now=now
+            )
         case Uncertain():
-            sending = current.filter(state=DeliveryState.SENDING)
             # Otherwise the silence was given up on before, and "unknown" stands on record.
-            if sending.update(state=DeliveryState.UNCERTAIN, lease_until=None, problem=problem):
+            if current.filter(state=DeliveryState.SENDING).exists():
                 _put_on_record(attempt, DeliveryStep.UNKNOWN, now=now, detail=problem)
+                fall_back(_doubt([attempt.delivery_id], reason=problem, now=now), now=now)
 
 
 def newest(claimed: Sequence[Claimed]) -> list[Claimed]:
@@ -294,56 +289,43 @@ def put_off(delivery: Claimed, *, reason: str, now: datetime) -> None:
 
     It counts as an attempt, or a notice that can never be written would be tried for ever.
     """
-    state = _after_failures(delivery.attempts + 1)
     mine = Delivery.objects.filter(pk=delivery.id, state=DeliveryState.LEASED, attempts=delivery.attempts)
-    mine.update(
-        state=state,
-        attempts=F("attempts") + 1,
-        due_at=now + pause_after(delivery.attempts + 1),
-        lease_until=None,
-        problem=_short(reason),
-    )
-    if state is DeliveryState.DEAD:
-        _is_lost(delivery.id, now=now)
+    if mine.update(attempts=F("attempts") + 1):
+        mine = Delivery.objects.filter(pk=delivery.id)
+        fall_back(_fail(mine, problem=_short(reason), pause=None, now=now), now=now)
 
 
 def recover(*, now: datetime) -> None:
-    """Take up what workers that died have left.
+    """Take up what workers that died have left, and what no report has come of.
 
     What was only claimed goes back into the queue, for nothing of it went out. What was begun may have
-    gone out: nobody knows, and it is said so.
+    gone out: nobody knows, and it is said so. It is sent again soon where its provider knows it again; elsewhere
+    when a report was waited for in vain, and not a second time.
     """
     Delivery.objects.filter(state=DeliveryState.LEASED, lease_until__lt=now).update(
         state=DeliveryState.QUEUED, lease_until=None
     )
-    silent = list(
-        Delivery.objects.filter(state=DeliveryState.SENDING, lease_until__lt=now)
-        .select_for_update(skip_locked=True)
-        .order_by("lease_until")[:CHUNK]
+    silent = _over(DeliveryState.SENDING, now=now)
+    _put_all_on_record(silent, DeliveryStep.UNKNOWN, now=now, detail=DIED)
+    repeatable = [delivery.pk for delivery in silent if CHANNELS[delivery.channel].is_repeatable]
+    lost = _doubt([delivery.pk for delivery in silent if delivery.pk not in repeatable], reason=DIED, now=now)
+    for delivery_id in repeatable:
+        lost += _fail(Delivery.objects.filter(pk=delivery_id), problem=DIED, pause=None, now=now)
+    fall_back(lost, now=now)
+
+    unreported = _over(DeliveryState.UNCERTAIN, now=now)
+    _put_all_on_record(
+        unreported, DeliveryStep.REPEATED, now=now, detail="No report has come. It may arrive twice."
     )
-    reason = "No answer was recorded: the worker died."
-    Delivery.objects.filter(pk__in=[delivery.pk for delivery in silent], state=DeliveryState.SENDING).update(
-        state=DeliveryState.UNCERTAIN, lease_until=None, problem=reason
-    )
-    DeliveryEvent.objects.bulk_create(
-        DeliveryEvent(
-            delivery=delivery,
-            attempt=delivery.attempts,
-            step=DeliveryStep.UNKNOWN,
-            at=now,
-            address=delivery.address,
-            message_id=delivery.message_id,
-            detail=reason,
-        )
-        for delivery in silent
-        if delivery.message_id  # for the type checker: begin() has set it
+    Delivery.objects.filter(pk__in=[delivery.pk for delivery in unreported]).update(
+        state=DeliveryState.QUEUED, due_at=now, lease_until=None
     )
 
 
 def resend(*, delivery_ids: Iterable[int], by: User, now: datetime) -> int:
     """Send again, with the same words, what was refused or whose end nobody knows; return how many.
 
-    Of the latter it stands on record that it may arrive twice, and who wanted it so.
+    Of the latter it stands on record that it may arrive twice, and who wanted it so. It is tried as often as the first time.
     """
     with transaction.atomic(durable=True):
         again = list(
@@ -360,7 +342,7 @@ def resend(*, delivery_ids: Iterable[int], by: User, now: datetime) -> int:
                 attempt = Attempt(delivery.pk, delivery.attempts, delivery.address, delivery.message)
                 _put_on_record(attempt, DeliveryStep.RESENT, now=now, detail=f"Asked for by {by}.{maybe}")
         Delivery.objects.filter(pk__in=[delivery.pk for delivery in again]).update(
-            state=DeliveryState.QUEUED, due_at=now, lease_until=None, problem=""
+            state=DeliveryState.QUEUED, failures=0, due_at=now, lease_until=None, problem=""
         )
     return len(again)
 
@@ -386,14 +368,9 @@ def report(*, channel: str, told: Report, now: datetime) -> bool:
             provider_reference=told.provider_reference[:200],
             detail=_short(told.detail),
         )
-        if delivery.state == DeliveryState.UNCERTAIN:
-            begun = delivery.events.get(attempt=attempt.number, step=DeliveryStep.BEGUN)
-            Delivery.objects.filter(pk=delivery.pk).update(
-                state=DeliveryState.SENT,
-                sent_at=begun.at,
-                provider_reference=told.provider_reference[:200],
-                problem="",
-            )
+        # Also if it waits to be sent once more. While it is being sent, its worker writes down the answer.
+        if delivery.state in OPEN and delivery.state != DeliveryState.SENDING:
+            _was_sent([delivery.pk])
         if not told.has_arrived:
             if told.is_gone:
                 give_up_address(delivery.pk, reason=told.detail or "It came back.", now=now)
@@ -436,12 +413,69 @@ def _is_superseded(delivery: Claimed) -> bool:
     return newer.exists()
 
 
-def _is_lost(delivery_id: int, *, now: datetime) -> None:
-    fall_back(Notice.objects.filter(deliveries=delivery_id).values_list("pk", flat=True), now=now)
+def _over(state: DeliveryState, *, now: datetime) -> list[Delivery]:
+    """Some in this state whose time is over, locked; not those that another worker is taking up."""
+    return list(
+        Delivery.objects.filter(state=state, lease_until__lt=now)
+        .select_for_update(skip_locked=True, no_key=True)
+        .order_by("lease_until")[:CHUNK]
+    )
 
 
-def _after_failures(failures: int) -> DeliveryState:
-    return DeliveryState.DEAD if failures >= MOST_ATTEMPTS else DeliveryState.QUEUED
+def _fail(mine: QuerySet[Delivery], *, problem: str, pause: timedelta | None, now: datetime) -> list[int]:
+    """Have the delivery in `mine` tried again after a pause, that long at least; return its notice if it is lost,
+    for it was tried too often.
+    """
+    delivery = mine.select_for_update(no_key=True).first()
+    if delivery is None:
+        return []
+    failures = delivery.failures + 1
+    is_dead = failures >= MOST_ATTEMPTS
+    mine.update(
+        state=DeliveryState.DEAD if is_dead else DeliveryState.QUEUED,
+        failures=failures,
+        due_at=now + max(pause_after(failures), pause or timedelta(0)),
+        lease_until=None,
+        problem=problem,
+    )
+    return [delivery.notice_id] if is_dead else []
+
+
+def _doubt(delivery_ids: Sequence[int], *, reason: str, now: datetime) -> list[int]:
+    """Say of deliveries that nobody knows whether they went out, unless a report has come meanwhile.
+
+    Returns the notices of those that were sent once more already, and are not again.
+    """
+    known = _was_sent(delivery_ids)
+    doubtful = Delivery.objects.filter(pk__in=set(delivery_ids) - known)
+    twice = dict(doubtful.filter(events__step=DeliveryStep.REPEATED).values_list("pk", "notice_id"))
+    until = now + timedelta(minutes=settings.NOTICE_REPEAT_MINUTES)
+    doubtful.exclude(pk__in=twice).update(state=DeliveryState.UNCERTAIN, lease_until=until, problem=reason)
+    doubtful.filter(pk__in=twice).update(state=DeliveryState.UNCERTAIN, lease_until=None, problem=reason)
+    return list(twice.values())
+
+
+def _was_sent(delivery_ids: Sequence[int]) -> set[int]:
+    """Count as sent, when they were begun, those of whose last attempt the provider has reported; return which."""
+    told = DeliveryEvent.objects.filter(
+        delivery__in=delivery_ids,
+        attempt=F("delivery__attempts"),
+        step__in=(DeliveryStep.RECEIVED, DeliveryStep.RETURNED),
+    )
+    begun = DeliveryEvent.objects.filter(
+        delivery=OuterRef("delivery"), attempt=OuterRef("attempt"), step=DeliveryStep.BEGUN
+    )
+    known = told.annotate(begun_at=begun.values("at")).exclude(begun_at=None)
+    found = list(known.values_list("delivery", "provider_reference", "begun_at"))
+    for delivery_id, reference, at in found:
+        Delivery.objects.filter(pk=delivery_id).update(
+            state=DeliveryState.SENT,
+            sent_at=at,
+            lease_until=None,
+            provider_reference=reference,
+            problem="",
+        )
+    return {delivery_id for delivery_id, _, _ in found}
 
 
 def _put_on_record(
@@ -456,6 +490,24 @@ def _put_on_record(
         message=attempt.message,
         provider_reference=provider_reference,
         detail=detail,
+    )
+
+
+def _put_all_on_record(
+    deliveries: Iterable[Delivery], step: DeliveryStep, *, now: datetime, detail: str
+) -> None:
+    """A step of the last attempt of each."""
+    DeliveryEvent.objects.bulk_create(
+        DeliveryEvent(
+            delivery=delivery,
+            attempt=delivery.attempts,
+            step=step,
+            at=now,
+            address=delivery.address,
+            message_id=delivery.message_id,
+            detail=detail,
+        )
+        for delivery in deliveries
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 
-from django.db.models import Prefetch, QuerySet
+from django.db.models import Prefetch, Q, QuerySet
 
 from evidence.contract_time import contract_date
 from notices.kinds import KINDS
@@ -23,6 +23,7 @@ COLUMNS = (
     "sha256",
     "state",
     "begun_at",
+    "sent_again_at",
     "sent_at",
     "deemed_delivered_on",
     "received_at",
@@ -35,11 +36,14 @@ COLUMNS = (
 class Proof:
     """One delivery as it is on record. `begun_at` is when its last attempt began, `sent_at` when it was taken.
 
+    `sent_again_at` is when it was sent once more although the attempt before may have arrived: it may have come twice.
+
     It is deemed delivered on the sending date (VIII), in the contract's time zone, whether or not it was received.
     """
 
     delivery: Delivery
     begun_at: datetime | None
+    sent_again_at: datetime | None
     received_at: datetime | None
     returned_at: datetime | None
 
@@ -64,6 +68,7 @@ class Proof:
             "sha256": message.sha256 if message else "",
             "state": delivery.state,
             "begun_at": _written(self.begun_at),
+            "sent_again_at": _written(self.sent_again_at),
             "sent_at": _written(delivery.sent_at),
             "deemed_delivered_on": _written(self.deemed_delivered_on),
             "received_at": _written(self.received_at),
@@ -77,7 +82,8 @@ def deliveries_to(customer_id: int, *, about: str = "") -> QuerySet[Delivery]:
 
     What went to somebody else's address in his matter (his guardian's) is among it.
     """
-    found = Delivery.objects.filter(notice__recipient=customer_id).exclude(state=DeliveryState.SUPERSEDED)
+    never_begun = Q(state=DeliveryState.SUPERSEDED, message=None)
+    found = Delivery.objects.filter(notice__recipient=customer_id).exclude(never_begun)
     if about:
         found = found.filter(notice__about=about)
     return (
@@ -89,10 +95,19 @@ def deliveries_to(customer_id: int, *, about: str = "") -> QuerySet[Delivery]:
 
 def prove(delivery: Delivery) -> Proof:
     """What is on record of a delivery whose events are loaded."""
-    at: dict[str, datetime] = {event.step: event.at for event in delivery.events.all()}
+    at: dict[str, datetime] = {}
+    sent_again_at: datetime | None = None
+    may_have_arrived = False
+    for event in delivery.events.all():
+        at[event.step] = event.at
+        if event.step in (DeliveryStep.REPEATED, DeliveryStep.RESENT):
+            may_have_arrived = DeliveryStep.UNKNOWN in at
+        elif event.step == DeliveryStep.BEGUN and may_have_arrived:
+            sent_again_at = event.at
     return Proof(
         delivery,
         begun_at=at.get(DeliveryStep.BEGUN),
+        sent_again_at=sent_again_at,
         received_at=at.get(DeliveryStep.RECEIVED),
         returned_at=at.get(DeliveryStep.RETURNED),
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from django.db import connection, transaction
+from django.db.models import Q
 
 from accounts.models import User
 from evidence.setwise import given
@@ -72,8 +73,11 @@ def fall_back(notice_ids: Iterable[int], *, now: datetime) -> None:
         .select_for_update(no_key=True, of=("self",))
         .order_by("id")
     )
-    over = (DeliveryState.DEAD, DeliveryState.CANCELLED)
-    hopes = Delivery.objects.filter(notice__in=notices).exclude(channel=InSite.slug).exclude(state__in=over)
+    # Of what nobody knows the end of, and which was sent once more, there is none.
+    over = Q(state__in=(DeliveryState.DEAD, DeliveryState.CANCELLED)) | Q(
+        state=DeliveryState.UNCERTAIN, lease_until=None
+    )
+    hopes = Delivery.objects.filter(notice__in=notices).exclude(channel=InSite.slug).exclude(over)
     hopeful = set(hopes.exclude(events__step=DeliveryStep.RETURNED).values_list("notice", flat=True))
     lost = [
         notice

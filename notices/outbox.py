@@ -196,7 +196,7 @@ def _hand_over(outgoing: Outgoing, *, channel: Channel, clock: Clock) -> Outcome
         return failure
     except Exception as surprise:  # raised before or after the wire? Nobody knows, and the others wait
         logger.exception("Channel %s failed in a way it does not know.", channel.slug)
-        return Uncertain(repr(surprise))
+        return Unavailable(repr(surprise)) if channel.is_repeatable else Uncertain(repr(surprise))
 
 
 def _kept(words: Message | Text) -> Message:

@@ -46,6 +46,7 @@ STEP_COLOURS: dict[str, str] = {
     DeliveryStep.REFUSED: "danger",
     DeliveryStep.RECEIVED: "success",
     DeliveryStep.RETURNED: "danger",
+    DeliveryStep.REPEATED: "warning",
     DeliveryStep.RESENT: "info",
     DeliveryStep.CANCELLED: "info",
 }

@@ -47,6 +47,7 @@ class App:
     label: str | Promise = _("Mobile app")
     is_ours = False
     is_by_hand = False
+    is_repeatable = True
     form = Form.SHORT
     rings = True
     per_second: float | None = settings.APP_PER_SECOND

@@ -42,6 +42,7 @@ class Email:
     label: str | Promise = _("Email")
     is_ours = False
     is_by_hand = False
+    is_repeatable = False
     form = Form.FULL
     rings = False
     per_second: float | None = settings.EMAIL_PER_SECOND

@@ -19,6 +19,7 @@ class InSite:
     label: str | Promise = _("In-site message")
     is_ours = True
     is_by_hand = False
+    is_repeatable = False
     form = Form.FULL
     rings = False
     per_second: float | None = None

@@ -20,6 +20,7 @@ class Letter:
     label: str | Promise = _("Letter")
     is_ours = False
     is_by_hand = True
+    is_repeatable = False
     form = Form.FULL
     rings = False
     per_second: float | None = None

@@ -9,11 +9,12 @@ attempt ends in one of four ways, because each asks for different behaviour:
 - `Refused`: it has surely not been taken and never will be (no such mailbox). Trying again is useless.
   `Gone` says so of the address itself: it is written to no more.
 - `Uncertain`: the message went out and no answer came back. Sending it again could tell a customer the
-  same thing twice, giving up could tell him nothing: neither is for a program to choose, so it is kept
-  for a person or for a provider's later receipt.
+  same thing twice, giving up could tell him nothing. So a provider's later receipt is waited for, for a set time; then
+  it is sent once more, and it stands on record that it may arrive twice. What ends so again is for the fallbacks, and
+  for a person.
 
 Gateways know only two failures, for a payment can be asked for again with the same key. Few channels have
-such keys, so a channel must say what it knows. Whatever else it raises counts as `Uncertain`.
+such keys (`is_repeatable`), so a channel must say what it knows. Whatever else it raises counts as `Uncertain`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -123,6 +124,9 @@ class Channel(Protocol):
     transaction that records it, and happens exactly once. Any other channel is never called inside
     one, and must answer within `deliveries.SILENCE`: after that the outcome is recorded as uncertain.
 
+    `is_repeatable` says that the provider knows a message again by our key (`Outgoing.reference`), so that nobody gets
+    it twice: what nobody knows the end of is sent again without waiting.
+
     `is_by_hand` says that people do it: no worker takes its deliveries, they wait for staff.
     """
 
@@ -130,6 +134,7 @@ class Channel(Protocol):
     label: str | Promise
     is_ours: bool
     is_by_hand: bool
+    is_repeatable: bool
     form: Form
     rings: bool
     per_second: float | None

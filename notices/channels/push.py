@@ -52,6 +52,7 @@ class Push:
     label: str | Promise = _("Browser notification")
     is_ours = False
     is_by_hand = False
+    is_repeatable = False
     form = Form.SHORT
     rings = True
     per_second: float | None = settings.PUSH_PER_SECOND

@@ -95,6 +95,7 @@ class Sms:
     label: str | Promise = _("Text message")
     is_ours = False
     is_by_hand = False
+    is_repeatable = False
     form = Form.SHORT
     rings = True
     per_second: float | None = settings.SMS_PER_SECOND

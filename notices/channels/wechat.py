@@ -83,6 +83,7 @@ class Wechat:
     label: str | Promise = _("WeChat")
     is_ours = False
     is_by_hand = False
+    is_repeatable = False
     form = Form.SHORT
     rings = True
     per_second: float | None = settings.WECHAT_OA_PER_SECOND

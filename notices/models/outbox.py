@@ -4,7 +4,7 @@ A `Notice` is written in the transaction of its cause. A worker expands it into 
 and address, and sends those. A delivery moves
 
     queued → leased → sending → sent
-       ↘ superseded, cancelled     ↘ uncertain (nobody knows whether it went out)  ↘ dead (refused for good)
+       ↘ superseded, cancelled     ↘ uncertain (nobody knows whether it went out) → queued, once  ↘ dead (refused for good)
 
 and every step that touches the outside is a `DeliveryEvent`, which stays.
 """
@@ -118,7 +118,11 @@ class Delivery(WriteOnce):
         _("state"), max_length=10, choices=DeliveryState.choices, default=DeliveryState.QUEUED
     )
     attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)
+    # Attempts in a row that have failed since it was queued, or since staff had it sent again.
+    failures = models.PositiveSmallIntegerField(_("failures in a row"), default=0, db_default=0)
     due_at = models.DateTimeField(_("due"))
+    # Leased or being sent: so long another worker leaves it alone. Uncertain: so long a provider's report is waited for,
+    # then it is sent once more; None if it was, and a person has to look.
     lease_until = models.DateTimeField(_("lease until"), null=True)
     message = models.ForeignKey(
         Message, models.PROTECT, null=True, related_name="+", verbose_name=_("message text")
@@ -165,7 +169,7 @@ class Delivery(WriteOnce):
             models.Index(
                 fields=["lease_until"],
                 name="notices_delivery_claimed",
-                condition=Q(state__in=(DeliveryState.LEASED, DeliveryState.SENDING)),
+                condition=Q(state__in=(DeliveryState.LEASED, DeliveryState.SENDING, DeliveryState.UNCERTAIN)),
             ),
         )
 
@@ -182,6 +186,8 @@ class DeliveryStep(models.TextChoices):
     # What the provider reports later.
     RECEIVED = "received", _("received by the recipient's system")
     RETURNED = "returned", _("returned as undeliverable")
+    # It may have arrived, no report has come: the outbox sends it once more, and it may arrive twice.
+    REPEATED = "repeated", _("sent again, may arrive twice")
     # What becomes of it by somebody's word.
     RESENT = "resent", _("sent again by staff")
     CANCELLED = "cancelled", _("cancelled")

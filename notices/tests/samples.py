@@ -50,6 +50,7 @@ class Outside:
     label: str | Promise = "Email"
     is_ours = False
     is_by_hand = False
+    is_repeatable = False
     form = Form.FULL
     rings = False
     per_second: float | None = None

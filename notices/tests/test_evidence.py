@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.test import Client
@@ -11,7 +11,7 @@ from django.test import Client
 from accounts.models import User
 from notices import deliveries
 from notices.channels import CHANNELS
-from notices.channels.protocol import Accepted, Report
+from notices.channels.protocol import Accepted, Report, Uncertain
 from notices.evidence import COLUMNS, proofs
 from notices.models import Delivery
 from notices.outbox import drain
@@ -59,6 +59,7 @@ def test_everything_on_record_of_a_delivery_is_shown(ada: User) -> None:
         "sha256": message.sha256,
         "state": "sent",
         "begun_at": delivery.events.get(step="begun").at.isoformat(),
+        "sent_again_at": "",
         "sent_at": delivery.sent_at.isoformat(),
         "deemed_delivered_on": "2026-11-24",
         "received_at": EVENING.isoformat(),
@@ -76,6 +77,22 @@ def test_the_page_shows_a_customers_own_only(client: Client, ada: User) -> None:
     assert "ben@example.com" not in page
     assert "Only what is about VP-XXXX" in client.get("/messages/log/?about=VP-XXXX").text
     assert "Nothing was sent yet" in client.get("/messages/log/?about=VP-XXXX").text
+
+
+def test_what_was_sent_once_more_is_said_to_have_come_perhaps_twice(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = customer("lin@example.com")
+    monkeypatch.setitem(CHANNELS, "email", Outside(Uncertain("no answer")))
+    told(reader, key="lin", now=EVENING)
+    drain(now=EVENING)
+    drain(now=EVENING + timedelta(hours=2))
+    [mail] = [proof for proof in proofs(reader.pk) if proof.delivery.channel == "email"]
+    again = mail.delivery.events.get(step="begun", attempt=2)
+    assert (mail.delivery.state, mail.sent_again_at) == ("sent", again.at)
+    assert mail.as_row()["sent_again_at"] == again.at.isoformat()
+    client.force_login(reader)
+    assert client.get("/messages/log/").text.count("it may have come twice") == 1
 
 
 def test_it_can_be_taken_away_as_a_table_or_as_json(client: Client, ada: User) -> None:

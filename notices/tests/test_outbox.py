@@ -12,16 +12,18 @@ from accounts.models import User
 from notices import deliveries, outbox, pacing
 from notices.channels import CHANNELS
 from notices.channels.in_site import InSite
-from notices.channels.protocol import Accepted, Outgoing, Refused, Unavailable, Uncertain
+from notices.channels.protocol import Accepted, Outgoing, Refused, Report, Unavailable, Uncertain
 from notices.expansion import expand
-from notices.kinds import ESTIMATE_CHANGED, GUARDIAN_ASKED, KINDS, ORDER_PLACED
+from notices.kinds import ESTIMATE_CHANGED, GUARDIAN_ASKED, KINDS, ORDER_PLACED, REFUND_APPROVED
 from notices.links import signed
 from notices.models import Delivery, DeliveryEvent, DeliveryState, InboxMessage, Message, Notice
 from notices.outbox import Draft, drain, tell
-from notices.tests.samples import NOW, Outside, customer, draft, told
+from notices.tests.carrying import proved_phone
+from notices.tests.samples import NOW, Outside, Phones, customer, draft, told
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.clause("VIII")]
 
+HOUR = timedelta(hours=1)
 LATER = NOW + timedelta(minutes=6)  # after every lease, before no pause
 TOMORROW = NOW + timedelta(days=1)
 
@@ -256,18 +258,78 @@ def test_what_is_refused_for_good_is_not_sent_again(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("ending", [Uncertain("no answer"), RuntimeError("what is this?")])
-def test_what_nobody_knows_the_end_of_is_kept_for_a_person(
+def test_what_nobody_knows_the_end_of_is_sent_once_more_when_no_report_has_come(
     monkeypatch: pytest.MonkeyPatch, ending: Exception
 ) -> None:
     outside = answer_with(monkeypatch, ending)
     told(customer())
     drain(now=NOW)
+    drain(now=NOW + HOUR)
+    assert (email_delivery().state, email_delivery().sent_at) == ("uncertain", None)
+    assert len(outside.taken) == 1
+
+    drain(now=NOW + HOUR + timedelta(seconds=1))
+    delivery = email_delivery()
+    assert delivery.state == "sent"
+    assert steps(delivery) == [(1, "begun"), (1, "unknown"), (1, "repeated"), (2, "begun"), (2, "accepted")]
+    assert delivery.events.get(step="repeated").detail == "No report has come. It may arrive twice."
+    first, second = outside.taken
+    assert (first.body, first.reference) == (second.body, second.reference)
+
+
+def test_what_ends_so_a_second_time_is_for_a_person_and_the_fallbacks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outside, phones = answer_with(monkeypatch, *[Uncertain("no answer")] * 2), Phones()
+    monkeypatch.setitem(CHANNELS, "sms", phones)
+    ada = customer()
+    told(ada, kind=REFUND_APPROVED)
+    proved_phone(ada)
+    drain(now=NOW)
+    assert not phones.taken
     drain(now=TOMORROW)
     delivery = email_delivery()
-    assert delivery.state == DeliveryState.UNCERTAIN
-    assert (delivery.sent_at, delivery.lease_until) == (None, None)
-    assert steps(delivery) == [(1, "begun"), (1, "unknown")]
-    assert len(outside.taken) == 1
+    assert (delivery.state, delivery.lease_until) == (DeliveryState.UNCERTAIN, None)
+    assert steps(delivery)[-2:] == [(2, "begun"), (2, "unknown")]
+
+    drain(now=TOMORROW + timedelta(days=30))
+    assert (len(outside.taken), len(phones.taken)) == (2, 1)
+
+
+def test_what_is_reported_while_it_waits_to_be_sent_once_more_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outside = answer_with(monkeypatch, Uncertain("no answer"))
+    later = NOW + 2 * HOUR
+    told(customer())
+    drain(now=NOW)
+    with transaction.atomic():
+        deliveries.recover(now=later)
+    assert (email_delivery().state, steps(email_delivery())[-1]) == ("queued", (1, "repeated"))
+    told_of = Report(f"delivery-{email_delivery().pk}", has_arrived=True)
+    assert deliveries.report(channel="email", told=told_of, now=later)
+    drain(now=TOMORROW)
+    assert (email_delivery().state, len(outside.taken)) == ("sent", 1)
+
+
+def test_what_was_reported_before_its_worker_could_say_that_nobody_knows_was_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class ReportsFirst(Outside):
+        def send(self, outgoing: Outgoing, *, now: datetime) -> Accepted:
+            self.taken.append(outgoing)
+            told_of = Report(outgoing.reference, has_arrived=True)
+            assert deliveries.report(channel="email", told=told_of, now=now)
+            raise Uncertain("no answer")
+
+    outside = ReportsFirst()
+    monkeypatch.setitem(CHANNELS, "email", outside)
+    told(customer())
+    drain(now=NOW)
+    drain(now=TOMORROW)
+    delivery = email_delivery()
+    assert (delivery.state, len(outside.taken)) == ("sent", 1)
+    assert delivery.sent_at == delivery.events.get(step="begun").at
 
 
 def test_one_failure_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,14 +341,24 @@ def test_one_failure_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch
     assert list(states) == ["uncertain", "sent", "sent"]
 
 
-def test_trying_ends_after_so_many_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
-    outside = answer_with(monkeypatch, *(Unavailable("451 busy") for _ in range(deliveries.MOST_ATTEMPTS)))
+def test_trying_ends_after_so_many_attempts_and_begins_anew_by_a_persons_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    most = deliveries.MOST_ATTEMPTS
+    outside = answer_with(monkeypatch, *[Unavailable("451 busy")] * (most + 2))
     told(customer())
-    for day in range(deliveries.MOST_ATTEMPTS + 2):
+    for day in range(most + 2):
         drain(now=NOW + timedelta(days=day))
     delivery = email_delivery()
-    assert (delivery.state, delivery.attempts) == (DeliveryState.DEAD, deliveries.MOST_ATTEMPTS)
-    assert len(outside.taken) == deliveries.MOST_ATTEMPTS
+    assert (delivery.state, delivery.attempts) == (DeliveryState.DEAD, most)
+    assert len(outside.taken) == most
+
+    later = NOW + timedelta(days=most + 2)
+    deliveries.resend(delivery_ids=[delivery.pk], by=customer("staff@example.com"), now=later)
+    drain(now=later)
+    assert (email_delivery().state, email_delivery().attempts) == ("queued", most + 1)
+    # The pause is that after a first failure.
+    assert email_delivery().due_at <= later + deliveries.FIRST_PAUSE + timedelta(seconds=5)
 
 
 def test_pauses_double_up_to_the_longest() -> None:
@@ -327,7 +399,7 @@ def test_a_worker_that_dies_before_the_wire_delays_a_delivery_and_no_more(outsid
     assert steps(email_delivery()) == [(1, "begun"), (1, "accepted")]
 
 
-def test_a_worker_that_dies_after_the_wire_leaves_an_uncertain_delivery_that_is_not_sent_again(
+def test_a_worker_that_dies_after_the_wire_leaves_an_uncertain_delivery_that_is_sent_once_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     outside = answer_with(monkeypatch, SystemExit())
@@ -338,12 +410,39 @@ def test_a_worker_that_dies_after_the_wire_leaves_an_uncertain_delivery_that_is_
     assert email_delivery().state == DeliveryState.SENDING
 
     drain(now=LATER)
-    drain(now=TOMORROW)
     delivery = email_delivery()
     assert (delivery.state, delivery.sent_at) == (DeliveryState.UNCERTAIN, None)
     assert steps(delivery) == [(1, "begun"), (1, "unknown")]
     assert delivery.events.get(step="unknown").message == delivery.message
     assert len(outside.taken) == 1
+
+    drain(now=LATER + 2 * HOUR)
+    drain(now=TOMORROW)
+    assert (email_delivery().state, len(outside.taken)) == ("sent", 2)
+    assert steps(email_delivery())[2:] == [(1, "repeated"), (2, "begun"), (2, "accepted")]
+
+
+def test_where_a_provider_knows_a_message_again_a_worker_that_died_delays_it_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outside = answer_with(monkeypatch, SystemExit(), RuntimeError("what is this?"))
+    outside.is_repeatable = True
+    told(customer())
+    with pytest.raises(SystemExit):
+        drain(now=NOW)
+    drain(now=LATER)
+    drain(now=LATER + timedelta(minutes=1))
+    drain(now=LATER + timedelta(minutes=2))
+    assert email_delivery().state == "sent"
+    assert steps(email_delivery()) == [
+        (1, "begun"),
+        (1, "unknown"),
+        (2, "begun"),
+        (2, "failed"),
+        (3, "begun"),
+        (3, "accepted"),
+    ]
+    assert {outgoing.reference for outgoing in outside.taken} == {f"delivery-{email_delivery().pk}"}
 
 
 def test_a_worker_that_dies_writing_the_inbox_leaves_nothing_and_the_next_writes_once(
@@ -382,6 +481,22 @@ def test_an_answer_that_comes_after_the_silence_was_given_up_on_still_counts(out
     delivery = email_delivery()
     assert (delivery.state, delivery.sent_at, delivery.provider_reference) == ("sent", LATER, "late")
     assert steps(delivery) == [(1, "begun"), (1, "unknown"), (1, "accepted")]
+
+
+def test_an_answer_that_comes_while_it_waits_to_be_sent_once_more_spares_that(outside: Outside) -> None:
+    told(customer())
+    expand(now=NOW)
+    with transaction.atomic():
+        (claimed,) = deliveries.claim(channel="email", limit=1, now=NOW)
+        message = Message.objects.create(sha256="0" * 64, language="en", subject="s", body="b")
+        attempt = deliveries.begin(claimed, message=message, now=NOW)
+        assert attempt
+        deliveries.recover(now=LATER)
+        deliveries.recover(now=TOMORROW)
+        assert email_delivery().state == DeliveryState.QUEUED
+        deliveries.record(attempt, Accepted("very late"), now=TOMORROW)
+    drain(now=TOMORROW)
+    assert (email_delivery().state, outside.taken) == ("sent", [])
 
 
 # --- several workers ---------------------------------------------------------------------------------
