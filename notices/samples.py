@@ -101,8 +101,18 @@ FACTS: dict[str, Sequence[Mapping[str, JSONValue]]] = {
             "plan": "Pro & Max",
             "starts_at": "2026-11-23T04:00:00+00:00",
             "ends_at": "2026-12-24T04:00:00+00:00",
+            "is_held": False,
         },
-        {"reference": "VP-7K2M", "plan": "Pro & Max", "starts_at": None, "ends_at": None},
+        *(
+            {
+                "reference": "VP-7K2M",
+                "plan": "Pro & Max",
+                "starts_at": None,
+                "ends_at": None,
+                "is_held": is_held,
+            }
+            for is_held in (False, True)
+        ),
     ],
     "allocated": [
         {

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Sum
 
 from inventory.money import Money
 from notices import kinds
@@ -37,7 +38,7 @@ from orders.models import (
     ReviewKind,
 )
 from orders.offers import stocks
-from orders.queue import fairness, lock_plans, place_of
+from orders.queue import fairness, lock_lines, lock_plans, place_of
 from orders.reviews import open_review_item
 from orders.telling import about_bounce, about_order, about_refund, about_return
 
@@ -58,7 +59,8 @@ def apply_snapshot(*, attempt_id: int, snapshot: Snapshot, now: datetime) -> Pay
 
     Safe to call again with the same snapshot, or an older one. Money that does not fit is booked all the same,
     and either given back at once or put before a person: raising here would roll back the only record of it.
-    Locks the order, then the attempt, and last the chain of documents when one is issued.
+    Locks the order, then the attempt; the plans when the order had given up its units; all lines of the order when
+    it is disputed; and last the chain of documents when one is issued.
     """
     with transaction.atomic(durable=True):
         order_id = PaymentAttempt.objects.values_list("order_id", flat=True).get(pk=attempt_id)
@@ -257,15 +259,17 @@ def _give_back(
 
 
 def _dispute(order: Order, *, new: Sequence[LedgerEntry], now: datetime) -> None:
-    """Hold the order's units while a bank has its money, and let them back to their place when it is returned."""
+    """Hold the order's units while a bank has its money, and let them back to their place when it is returned.
+
+    The lines are looked at under their locks, so that a unit is either allocated or held.
+    """
     entries = list(order.ledger.all())
-    disputes = [e for e in entries if e.kind in (EntryKind.CHARGEBACK, EntryKind.REVERSAL)]
-    is_disputed = sum(entry.minor for entry in disputes) < 0
-    was, becomes = (LineState.WAITING, LineState.HELD) if is_disputed else (LineState.HELD, LineState.WAITING)
-    lines = list(OrderLine.objects.filter(order=order, state=was))
+    held = is_disputed(order)
+    was, becomes = (LineState.WAITING, LineState.HELD) if held else (LineState.HELD, LineState.WAITING)
+    lines = [line for line in lock_lines(order) if line.state == was]
     OrderLine.objects.filter(pk__in=[line.pk for line in lines]).update(state=becomes)
     fairness.record(
-        QueueEventKind.HELD if is_disputed else QueueEventKind.RELEASED,
+        QueueEventKind.HELD if held else QueueEventKind.RELEASED,
         [(line, line.waiting_units) for line in lines],
         now=now,
     )
@@ -286,8 +290,14 @@ def _dispute(order: Order, *, new: Sequence[LedgerEntry], now: datetime) -> None
             "More has left than ever came: dispute it, it was paid back before.",
             now=now,
         )
-    kind = kinds.PAYMENT_DISPUTED if is_disputed else kinds.DISPUTE_ENDED
+    kind = kinds.PAYMENT_DISPUTED if held else kinds.DISPUTE_ENDED
     tell([about_order(order, kind, {}, key=f"{kind.slug}:{order.reference}:{new[-1].pk}")], now=now)
+
+
+def is_disputed(order: Order) -> bool:
+    """Whether a bank has money of the order that it took back. Who is to hold a line by it has locked the line."""
+    disputes = order.ledger.filter(kind__in=(EntryKind.CHARGEBACK, EntryKind.REVERSAL))
+    return (disputes.aggregate(minor=Sum("minor"))["minor"] or 0) < 0
 
 
 def _covered_at(entries: Sequence[LedgerEntry], *, seen: Mapping[int, datetime], total: Money) -> datetime:

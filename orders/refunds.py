@@ -35,7 +35,7 @@ from orders.models import (
     ReviewItem,
     ReviewKind,
 )
-from orders.queue import fairness
+from orders.queue import fairness, lock_lines
 from orders.returns import left_in, resolve_failure
 from orders.reviews import settle
 from orders.telling import about_refund
@@ -179,7 +179,7 @@ def _request(refund: Refund, order: Order, *, units: Mapping[int, int], phones: 
         raise RefundRefused(_("Say how many units are to be refunded."))
     if order.state != OrderState.PAID:
         raise RefundRefused(_("Order %(order)s is not paid.") % {"order": order})
-    lines = {line.pk: line for line in _locked_lines(order)}
+    lines = {line.pk: line for line in lock_lines(order)}
     amount = Money(0, order.currency)
     for line_id, count in wanted.items():
         line = lines.get(line_id)
@@ -217,7 +217,7 @@ def _approve(refund: Refund, order: Order, *, approved_by_id: int, now: datetime
     """Take the units back. Locks the lines, then the devices; refund and order must be locked."""
     if refund.entry:
         _check_it_stayed_away(refund.entry)
-    lines = {line.pk: line for line in _locked_lines(order)}
+    lines = {line.pk: line for line in lock_lines(order)}
     taken = list(refund.lines.select_related("allocation"))
     for each in taken:
         if each.allocation is None and each.units > lines[each.line_id].waiting_units:
@@ -247,11 +247,6 @@ def _approve(refund: Refund, order: Order, *, approved_by_id: int, now: datetime
         Refund.objects.filter(pk=refund.pk).update(paid_at=refund.entry.occurred_at)
         _resolve_external(refund.entry, refund, by_id=approved_by_id, now=now)
     tell([about_refund(order, refund, kinds.REFUND_APPROVED, phones=len(phones))], now=now)
-
-
-def _locked_lines(order: Order) -> list[OrderLine]:
-    lines = OrderLine.objects.select_for_update(no_key=True).filter(order=order)
-    return list(lines.order_by("paid_at", "pk"))
 
 
 def _units_in_open_requests(line_id: int) -> int:

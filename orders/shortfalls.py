@@ -29,7 +29,7 @@ from orders.models import (
     ShortfallLineState,
     ShortfallState,
 )
-from orders.queue import free_devices_by_plan, lock_plans, units_waiting
+from orders.queue import free_devices_by_plan, lock_lines, lock_plans, units_waiting
 from orders.refunds import RefundRefused, refund_shortfall
 from orders.returns import CannotReturn, try_again
 
@@ -252,8 +252,7 @@ def _refund_order(shortfall_id: int, order_id: int, *, now: datetime) -> None:
             shortfall=shortfall, line__order=order, state=ShortfallLineState.PENDING
         )
         # Locked here as the sweep locks them: nothing is served between the look and the refund.
-        lines = OrderLine.objects.select_for_update(no_key=True).filter(order=order)
-        waiting = {line.pk: line.waiting_units for line in lines.order_by("paid_at", "pk")}
+        waiting = {line.pk: line.waiting_units for line in lock_lines(order)}
         units = {
             each.line_id: min(each.units, waiting[each.line_id]) for each in listed if waiting[each.line_id]
         }

@@ -8,7 +8,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -42,6 +42,8 @@ from orders.models import (
     OrderLine,
     OrderState,
     PaymentAttempt,
+    QueueEvent,
+    QueueEventKind,
     Refund,
     RefundLine,
 )
@@ -518,6 +520,87 @@ def test_shortfall_that_several_work_off_at_once_refunds_every_order_once(settin
     assert (refunded.aggregate(minor=Sum("minor"))["minor"] or 0) == counted["back"] * fee.minor
     assert refunded.count() == refunded.values("order").distinct().count()
     assert Notice.objects.filter(kind="refund-approved").count() == refunded.count()
+
+
+# --- disputes against the sweep ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def dispute_meets_sweep(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], OrderLine]:
+    """Have a payment charged back while a sweep, about to commit, gives its line the one device that there is."""
+    given, go_on = threading.Event(), threading.Event()
+
+    def tell_when_told(*what: Any, **how: Any) -> None:
+        given.set()
+        assert go_on.wait(60)
+        tell(*what, **how)
+
+    monkeypatch.setattr(allocation, "tell", tell_when_told)
+
+    def meet(units: int) -> OrderLine:
+        plan = make_plan()
+        order = make_order([(make_fee(plan), units)], paid_at=EARLIER)
+        attempt = make_capture(order).attempt
+        make_devices(plan, 1)
+        taken = MoneyMoved(transaction_id="dp-1", amount=order.total, at=NOW)
+        disputed = Snapshot(provider_id=attempt.provider_id, state="captured", chargebacks=(taken,))
+        sweep = in_background(lambda: allocate_devices(plan_id=plan.pk, now=NOW))
+        assert given.wait(60)
+        dispute = in_background(lambda: apply_snapshot(attempt_id=attempt.pk, snapshot=disputed, now=NOW))
+        try:
+            wait_until_blocked()
+        finally:
+            go_on.set()
+        assert sweep.result(60) == 1
+        dispute.result(60)
+        return order.lines.get()
+
+    return meet
+
+
+def held(line: OrderLine) -> list[int]:
+    events = QueueEvent.objects.filter(line=line, kind=QueueEventKind.HELD)
+    return list(events.values_list("units", flat=True))
+
+
+@pytest.mark.payment_case(44)
+@pytest.mark.clause("1.1")
+@pytest.mark.parametrize(
+    ("units", "state", "of_ledger"), [(1, LineState.ALLOCATED, []), (2, LineState.HELD, [1])]
+)
+def test_chargeback_holds_what_the_sweep_has_left_waiting_and_nothing_else(
+    dispute_meets_sweep: Callable[[int], OrderLine], units: int, state: LineState, of_ledger: list[int]
+) -> None:
+    line = dispute_meets_sweep(units)
+
+    assert (line.state, line.allocated, held(line)) == (state, 1, of_ledger)
+    assert LedgerEntry.objects.filter(kind="chargeback").count() == 1
+    fairness.seal_events(plan_id=line.plan_id)
+    assert list(fairness.faults_of(line.plan, now=NOW)) == []
+
+
+def lines_as_they_are(order: Order) -> list[OrderLine]:
+    return list(order.lines.all())
+
+
+def test_control_without_the_lines_locks_the_chargeback_of_an_allocated_unit_is_lost(
+    dispute_meets_sweep: Callable[[int], OrderLine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "lock_lines", lines_as_they_are)
+
+    with pytest.raises(IntegrityError, match="orders_orderline_waiting_iff_units_wait"):
+        dispute_meets_sweep(1)
+    assert not LedgerEntry.objects.filter(kind="chargeback").exists()
+
+
+def test_control_without_the_lines_locks_more_is_held_than_waits(
+    dispute_meets_sweep: Callable[[int], OrderLine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "lock_lines", lines_as_they_are)
+
+    line = dispute_meets_sweep(2)
+
+    assert (line.waiting_units, held(line)) == (1, [2])
 
 
 # --- checkout ------------------------------------------------------------------------------------------

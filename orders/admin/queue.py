@@ -203,7 +203,9 @@ class AllocationAdmin(RecordAdmin):
                 done = (
                     _("Device %(device)s takes its place.") % {"device": given.device}
                     if given
-                    else _("No device is free: the unit waits again, at its old place.")
+                    else _(
+                        "The unit waits again, at its old place: no device is free, or its payment is disputed."
+                    )
                 )
                 self.log_change(request, allocation, done)
                 messages.success(request, done)

@@ -13,7 +13,7 @@ from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Sum
 from django.db.models.query import RawQuerySet
 
 from inventory.models import Device, DeviceState, Plan
-from orders.models import Estimate, LineState, OrderLine, OrderState
+from orders.models import Estimate, LineState, Order, OrderLine, OrderState
 from orders.models.order import WAITING_UNITS
 
 
@@ -121,6 +121,12 @@ def plans_with_a_queue() -> QuerySet[Plan]:
     """Plans with a waiting line, found by one look into the index per plan however long the queues are."""
     waiting = OrderLine.objects.filter(plan=OuterRef("pk"), state=LineState.WAITING)
     return Plan.objects.filter(Exists(waiting)).order_by("pk")
+
+
+def lock_lines(order: Order) -> list[OrderLine]:
+    """Lock all lines of an order, in the order in which a sweep locks them, and read them as they are then."""
+    lines = OrderLine.objects.select_for_update(no_key=True).filter(order=order)
+    return list(lines.order_by("paid_at", "pk"))
 
 
 def lock_plans(plan_ids: Iterable[int]) -> dict[int, Plan]:

@@ -7,14 +7,17 @@ from django.test import Client
 from django.urls import reverse
 
 from inventory.models import Device, DeviceState, Fee, Plan, Quarantine
+from inventory.money import Money
 from inventory.quarantine import end_quarantine
 from notices.models import Notice
 from orders.allocation import allocate_devices
+from orders.gateways.protocol import MoneyMoved, Snapshot
+from orders.ledger import apply_snapshot
 from orders.models import Allocation, LineState, OrderLine
 from orders.queue import units_ahead
 from orders.queue.fairness import faults_of, seal_events
 from orders.replacement import CannotReplace, replace_device
-from tests.builders import NOW, make_devices, make_fee, make_line, make_plan, make_user
+from tests.builders import NOW, make_capture, make_devices, make_fee, make_line, make_plan, make_user
 from tests.racing import failures, race
 
 pytestmark = pytest.mark.django_db
@@ -112,6 +115,63 @@ def test_unit_on_hold_stays_on_hold(fee: Fee) -> None:
 
     line.refresh_from_db()
     assert (line.state, line.waiting_units) == (LineState.HELD, 2)
+
+
+@pytest.fixture
+def disputed(plan: Plan, fee: Fee) -> OrderLine:
+    """A line that had its phone when its payment was charged back."""
+    line, _devices = served(fee, quantity=1, devices=1)
+    report(line, chargebacks=(TAKEN,))
+    line.refresh_from_db()
+    assert line.state == LineState.ALLOCATED
+    return line
+
+
+TAKEN = MoneyMoved("dp-1", Money(499, "USD"), NOW)
+
+
+def report(
+    line: OrderLine, *, chargebacks: tuple[MoneyMoved, ...], reversals: tuple[MoneyMoved, ...] = ()
+) -> None:
+    attempt = line.order.attempts.first() or make_capture(line.order).attempt
+    snapshot = Snapshot(attempt.provider_id, "captured", chargebacks=chargebacks, reversals=reversals)
+    apply_snapshot(attempt_id=attempt.pk, snapshot=snapshot, now=NOW)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.payment_case(44)
+@pytest.mark.parametrize("spares", [0, 1])
+def test_unit_whose_payment_is_disputed_is_on_hold_when_its_phone_fails_whatever_is_free(
+    plan: Plan, disputed: OrderLine, spares: int
+) -> None:
+    if spares:
+        make_devices(plan, spares)
+
+    assert replace_device(allocation_id=disputed.allocations.get().pk, now=LATER) is None
+
+    disputed.refresh_from_db()
+    assert (disputed.state, disputed.waiting_units) == (LineState.HELD, 1)
+    assert Notice.objects.get(kind="device-replaced").facts["is_held"] is True
+    assert allocate_devices(plan_id=plan.pk, now=LATER) == 0
+    seal_events(plan_id=plan.pk)
+    assert list(faults_of(plan, now=LATER)) == []
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.payment_case(44)
+def test_unit_on_hold_for_its_failed_phone_is_served_at_its_place_when_the_dispute_is_won(
+    plan: Plan, fee: Fee, disputed: OrderLine
+) -> None:
+    behind = make_line(fee, paid_at=EARLIER + timedelta(minutes=1))
+    replace_device(allocation_id=disputed.allocations.get().pk, now=LATER)
+
+    report(disputed, chargebacks=(TAKEN,), reversals=(TAKEN,))
+    make_devices(plan, 1)
+
+    assert allocate_devices(plan_id=plan.pk, now=LATER) == 1
+    assert (len(live(disputed)), live(behind)) == (1, [])
+    seal_events(plan_id=plan.pk)
+    assert list(faults_of(plan, now=LATER)) == []
 
 
 def test_second_click_changes_nothing(plan: Plan, fee: Fee) -> None:
