@@ -79,11 +79,15 @@ def apply_snapshot(*, attempt_id: int, snapshot: Snapshot, now: datetime) -> Pay
             _fail_return(order, attempt, refused, now=now)
         if captured:
             _settle(order, new=[entry for _move, entry in captured], seen_at=seen_at, now=now)
+        elif disputed and order.state != OrderState.PAID and missing_of(order).minor <= 0:
+            # A bank had taken it back before it could pay the order, and has returned it now.
+            came = attempt.ledger.filter(kind=EntryKind.CAPTURE)
+            _settle(order, new=list(came), seen_at=None, now=now)
         if disputed:
             _dispute(order, new=[entry for _move, entry in disputed], now=now)
         attempt.refresh_from_db()
         _review_uncounted(order, attempt, snapshot, now=now)
-        if captured or gone:
+        if captured or disputed or gone:
             _issue_documents(order, gone, now=now)
     return attempt
 

@@ -13,6 +13,7 @@ from django.urls import reverse
 
 from emulators.running import Running
 from evidence.contract_time import contract_date
+from inventory.models import Plan
 from inventory.money import Money
 from notices.models import Notice
 from orders import refunds
@@ -29,7 +30,7 @@ from orders.reconciliation import reconcile
 from orders.refunds import RefundRefused, approve_refund, request_refund
 from orders.returns import confirm_payout, free_to_return, record_payout, send_returns, try_again
 from orders.tests.gateway_servers import Listener
-from orders.tests.paying import PAID, Door, Standing, begin, hand_on, standing_of
+from orders.tests.paying import PAID, UNPAID, Door, Standing, begin, hand_on, standing_of
 from orders.tests.shopping import log_in
 from orders.verification import orders_and_their_documents
 from tests.builders import make_attempt, make_devices, make_fee, make_order, make_plan, make_user
@@ -607,6 +608,56 @@ def test_chargeback_that_is_lost_blocks_for_good(
     assert standing_of(order).lines == ("held",)
     assert standing_of(order).ledger == (("capture", 4_990, "USD"), ("chargeback", -4_990, "USD"))
     assert allocate_devices(plan_id=line.plan_id, now=now + timedelta(hours=1)) == 0
+
+
+@pytest.fixture
+def taken_back_unseen(stripe: RunningStripe, shop: Listener, order: Order, door: Door, now: datetime) -> str:
+    """The address of a payment whose capture we hear of only when the bank has taken the money back already."""
+    pay_url = begin(order, now=now, method="card").pay_url
+    stripe.decide(pay_url, stripes.Outcome.PAY_UNTOLD)
+    stripe.decide(pay_url, stripes.Outcome.CHARGE_BACK)
+    hand_all_on(stripe, shop, door, now=now)
+    assert standing_of(order) == replace(
+        UNPAID,
+        ledger=(("capture", 4_990, "USD"), ("chargeback", -4_990, "USD")),
+        reviews=("underpaid", "chargeback"),
+        told=("payment-disputed",),
+    )
+    return pay_url
+
+
+@pytest.mark.payment_case(44)
+def test_dispute_that_is_won_pays_the_order_that_it_had_kept_from_being_paid(
+    taken_back_unseen: str, stripe: RunningStripe, shop: Listener, order: Order, door: Door, now: datetime
+) -> None:
+    stripe.decide(taken_back_unseen, stripes.Outcome.WIN)
+    for _run in range(2):
+        hand_all_on(stripe, shop, door, now=now)
+
+    standing = standing_of(order)
+    assert (standing.state, standing.lines) == ("paid", ("waiting",))
+    assert [kind for kind, _minor, _currency in standing.ledger] == ["capture", "chargeback", "reversal"]
+    assert standing.returns == ()
+    assert standing.told == ("payment-disputed", "payment-received", "estimate-made", "dispute-ended")
+    # Since when the money is there without a break.
+    paid = Order.objects.get(pk=order.pk)
+    assert paid.paid_at == LedgerEntry.objects.get(kind="reversal").occurred_at
+    assert Document.objects.get().kind == "invoice"
+
+
+@pytest.mark.payment_case(20, 44)
+def test_dispute_that_is_won_when_the_units_are_sold_gives_the_money_back(
+    taken_back_unseen: str, stripe: RunningStripe, shop: Listener, order: Order, door: Door, now: datetime
+) -> None:
+    Order.objects.filter(pk=order.pk).update(state="expired")
+    Plan.objects.update(presale_cap=0)
+
+    stripe.decide(taken_back_unseen, stripes.Outcome.WIN)
+    hand_all_on(stripe, shop, door, now=now)
+
+    standing = standing_of(order)
+    assert (standing.state, standing.returns) == ("expired", (("late", 4_990, "due"),))
+    assert standing.told == ("payment-disputed", "money-returned", "dispute-ended")
 
 
 @pytest.mark.payment_case(45)
