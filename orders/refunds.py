@@ -36,7 +36,7 @@ from orders.models import (
     ReviewKind,
 )
 from orders.queue import fairness, lock_lines
-from orders.returns import left_in, resolve_failure
+from orders.returns import left_in, resolve_failure, sendable_from
 from orders.reviews import settle
 from orders.telling import about_refund
 
@@ -102,7 +102,7 @@ def approve_refund(*, refund_id: int, approved_by_id: int, now: datetime) -> Ref
 
     All lines of the order are locked in the sweep's order before they are looked at again, so that a unit is
     either allocated or refunded. Raises RefundRefused: for whoever asked for it, for a refund that is decided,
-    and for units that have been allocated, or phones that have gone, since.
+    and for money that has left, units that have been allocated, or phones that have gone, since.
     """
     with transaction.atomic(durable=True):
         refund = _undecided(refund_id, decided_by_id=approved_by_id)
@@ -215,8 +215,7 @@ def _request(refund: Refund, order: Order, *, units: Mapping[int, int], phones: 
 
 def _approve(refund: Refund, order: Order, *, approved_by_id: int, now: datetime) -> None:
     """Take the units back. Locks the lines, then the devices; refund and order must be locked."""
-    if refund.entry:
-        _check_it_stayed_away(refund.entry)
+    _check_money(refund, order)
     lines = {line.pk: line for line in lock_lines(order)}
     taken = list(refund.lines.select_related("allocation"))
     for each in taken:
@@ -289,6 +288,19 @@ def _unclaimed(entry_id: int, order: Order) -> LedgerEntry:
     entry: LedgerEntry = LedgerEntry.objects.select_related("attempt").get(pk=entry_id)
     _check_it_stayed_away(entry)
     return entry
+
+
+def _check_money(refund: Refund, order: Order) -> None:
+    """What was there when the refund was asked for may have left otherwise since, or come back."""
+    if refund.entry:
+        _check_it_stayed_away(refund.entry)
+        return
+    amount = Money(refund.minor, order.currency)
+    if sendable_from(refund.attempt, currency=order.currency) < amount:
+        raise RefundRefused(
+            _("The payment does not hold %(amount)s any more: they were taken back, or have gone. Reject it.")
+            % {"amount": amount.localised()}
+        )
 
 
 def _check_it_stayed_away(entry: LedgerEntry) -> None:

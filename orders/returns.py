@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, Q, Sum
+from django.db.models import Exists, F, OuterRef, Q, QuerySet, Sum
 from django.utils.translation import gettext as _
 
 from evidence.contract_time import contract_date, contract_midnight
@@ -292,14 +292,21 @@ def free_to_return(order: Order, attempt: PaymentAttempt, *, currency: str) -> M
 
 
 def left_in(attempt: PaymentAttempt, *, currency: str) -> Money:
-    """What one payment still holds; what is to go back out of it is deducted, asked for, approved or due."""
-    held = attempt.ledger.filter(currency=currency).aggregate(minor=Sum("minor"))["minor"] or 0
-    to_send = Q(state=RefundState.APPROVED) | Q(state=RefundState.REQUESTED, entry=None)
-    refunds = attempt.refunds.filter(to_send)
-    returns = attempt.money_returns.filter(state=ReturnState.DUE, currency=currency)
-    for due in (refunds.filter(order__currency=currency), returns):
-        held -= due.aggregate(minor=Sum("minor"))["minor"] or 0
+    """What can still be asked for of one payment: what it holds without what was asked for, approved or is due."""
+    asked = attempt.refunds.filter(state=RefundState.REQUESTED, entry=None, order__currency=currency)
+    return sendable_from(attempt, currency=currency) - Money(_sum(asked), currency)
+
+
+def sendable_from(attempt: PaymentAttempt, *, currency: str) -> Money:
+    """What can still be sent out of one payment: what it holds without what is on its way. May be below nothing."""
+    held = _sum(attempt.ledger.filter(currency=currency))
+    held -= _sum(attempt.refunds.filter(state=RefundState.APPROVED, order__currency=currency))
+    held -= _sum(attempt.money_returns.filter(state=ReturnState.DUE, currency=currency))
     return Money(held, currency)
+
+
+def _sum(rows: QuerySet[LedgerEntry] | QuerySet[Refund] | QuerySet[MoneyReturn]) -> int:
+    return rows.aggregate(minor=Sum("minor"))["minor"] or 0
 
 
 def money_of(due: Refund | MoneyReturn, order: Order) -> Money:

@@ -237,6 +237,54 @@ def refund_both_units_at_once(order: Order, *, now: datetime) -> list[Exception]
     return failures(race(*[lambda: requested(order, {line: 1}, now=now)] * 2))
 
 
+@pytest.mark.payment_case(40, 44)
+def test_refund_whose_money_was_charged_back_before_it_was_approved_is_not_approved(
+    stripe: RunningStripe, shop: Listener, order: Order, door: Door, now: datetime
+) -> None:
+    pay_url = pay(stripe, order, shop, door, method="card", now=now)
+    refund = requested(order, {order.lines.get().pk: 1}, now=now)
+    stripe.decide(pay_url, stripes.Outcome.CHARGE_BACK)
+    hand_all_on(stripe, shop, door, now=now)
+    approver = make_user(is_staff=True).pk
+
+    with pytest.raises(RefundRefused, match=r"does not hold \$49\.90 any more"):
+        approve_refund(refund_id=refund.pk, approved_by_id=approver, now=now)
+
+    standing = standing_of(order)
+    assert (standing.lines, standing.refunds) == (("held",), ((4_990, "requested"),))
+    stripe.decide(pay_url, stripes.Outcome.WIN)
+    hand_all_on(stripe, shop, door, now=now)
+    approve_refund(refund_id=refund.pk, approved_by_id=approver, now=now)
+    assert standing_of(order).refunds == ((4_990, "approved"),)
+
+
+@pytest.mark.payment_case(40)
+def test_of_two_refunds_one_is_approved_when_money_for_one_is_left(now: datetime) -> None:
+    order = make_order([(make_fee(make_plan(), minor=3_000), 2)], placed_at=now)
+    attempt = make_attempt(order)
+    captured = MoneyMoved("cap_1", order.total, now)
+    apply_snapshot(
+        attempt_id=attempt.pk,
+        snapshot=Snapshot(attempt.provider_id, "captured", captures=(captured,)),
+        now=now,
+    )
+    line = order.lines.get().pk
+    first, second = (requested(order, {line: 1}, now=now) for _ in range(2))
+    taken = MoneyMoved("dp_1", Money(3_000, "USD"), now)
+    apply_snapshot(
+        attempt_id=attempt.pk,
+        snapshot=Snapshot(attempt.provider_id, "captured", chargebacks=(taken,)),
+        now=now,
+    )
+    approver = make_user(is_staff=True).pk
+
+    approve_refund(refund_id=first.pk, approved_by_id=approver, now=now)
+    with pytest.raises(RefundRefused, match="any more"):
+        approve_refund(refund_id=second.pk, approved_by_id=approver, now=now)
+
+    assert standing_of(order).refunds == ((3_000, "approved"), (3_000, "requested"))
+
+
 @pytest.mark.postgres
 @pytest.mark.payment_case(40)
 def test_two_refunds_of_30_at_once_out_of_49_90_are_one(now: datetime) -> None:
