@@ -14,6 +14,7 @@ from tests.stack import Stack, running_stack
 
 NewPerson = Callable[[], Page]
 
+LOCALE, ZONE = "en-GB", "Europe/Berlin"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
@@ -33,19 +34,19 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def new_person(new_context: CreateContextCallback, stack: Stack) -> NewPerson:
-    """A browser nobody has used; any error of a script, and any breach of the CSP, fails the test."""
+    """A browser nobody has used."""
+    return lambda: watched(new_context(base_url=stack.url, locale=LOCALE, timezone_id=ZONE).new_page())
 
-    def somebody() -> Page:
-        page = new_context(base_url=stack.url, locale="en-GB", timezone_id="Europe/Berlin").new_page()
 
-        def no_errors(message: object) -> None:
-            raise AssertionError(f"The page complained: {message}")
+def watched(page: Page) -> Page:
+    """The page; any error of a script on it, and any breach of the CSP, fails the test."""
 
-        page.on("pageerror", no_errors)
-        page.on(
-            "console",
-            lambda said: no_errors(said.text) if "Content Security Policy" in said.text else None,
-        )
-        return page
+    def no_errors(message: object) -> None:
+        raise AssertionError(f"The page complained: {message}")
 
-    return somebody
+    page.on("pageerror", no_errors)
+    page.on(
+        "console",
+        lambda said: no_errors(said.text) if "Content Security Policy" in said.text else None,
+    )
+    return page

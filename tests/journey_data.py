@@ -19,6 +19,7 @@ plan, other = make_plan("Walkthrough 1", cap=20, limit=10), make_plan("Walkthrou
 for days, minor in ((7, 179), (30, 499), (90, 1_399)):
     make_fee(plan, days=days, minor=minor)
     make_fee(other, days=days, minor=minor)
+    make_fee(other, days=days, minor=7 * minor, currency="CNY")
 clerk = User.objects.create_superuser(STAFF_EMAIL, STAFF_PASSWORD)
 EmailAddress.objects.create(user=clerk, email=clerk.email, primary=True, verified=True)
 json.dump(

@@ -1,6 +1,6 @@
 """Run the whole shop on this machine: what `make run` does.
 
-Web server, two workers, clock, a sandbox payment gateway and a phone that gets messages are processes of their
+Web server, two workers, clock, the payment providers' emulators and a phone that gets messages are processes of their
 own, as in production; the database is SQLite, the message broker a folder, and mail is read in the browser.
 Everything is kept below VAR_DIR (default: var). HOST, PORT, GATEWAY_PORT and PHONE_PORT say where it listens; SITE_URL,
 SANDBOX_GATEWAY_URL and PHONE_URL how a browser reaches it, where that differs.
@@ -25,11 +25,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from emulators.keys import new_keys
 from tools.processes import Died, NotReady, Processes, port_is_free
 
 PROJECT = Path(__file__).resolve().parent.parent
 PASSWORD = "presale-demo"  # noqa: S105 (seed_demo gives it to the demo's people)
 EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 (recognised here, not listened on)
+# In yuan Alipay and WeChat Pay are asked themselves, in the other currencies through Stripe.
+METHODS = (
+    "card=stripe",
+    "paypal=paypal",
+    "alipay=stripe",
+    "alipay:CNY=alipay",
+    "wechat=stripe",
+    "wechat:CNY=wechat",
+    "bitcoin=nowpayments",
+    "ethereum=nowpayments",
+    "sandbox=sandbox",
+)
 PREPARATIONS = (
     ("Database", ("migrate", "-v0")),
     ("Static files", ("collectstatic", "--noinput", "-v0")),
@@ -141,6 +154,14 @@ def kept_secrets(var: Path) -> dict[str, str]:
         "WECHAT_OA_AES_KEY": f"{secrets.token_hex(21)}A",
         "SMS_ACCOUNT": f"AC{secrets.token_hex(16)}",
         "SMS_SECRET": secrets.token_hex(16),
+        "ALIPAY_APP_ID": f"2021{secrets.randbelow(10**12):012}",
+        "ALIPAY_SELLER_ID": f"2088{secrets.randbelow(10**12):012}",
+        "WECHAT_MERCHANT_ID": f"19{secrets.randbelow(10**8):08}",
+        "WECHAT_APP_ID": f"wx{secrets.token_hex(8)}",
+        "WECHAT_CERTIFICATE_SERIAL": secrets.token_hex(20).upper(),
+        "WECHAT_API_V3_KEY": secrets.token_hex(16),
+        "WECHAT_PUBLIC_KEY_ID": f"PUB_KEY_ID_{secrets.randbelow(10**22):022}",
+        **({} if "EMULATOR_PRIVATE_KEY" in kept else _keys_of_signing()),
     }
     if made.keys() - kept.keys():
         kept = made | kept
@@ -153,6 +174,18 @@ def kept_secrets(var: Path) -> dict[str, str]:
     return kept
 
 
+def _keys_of_signing() -> dict[str, str]:
+    """The shop's key and the providers', each half where it is needed. Made apart, for it takes a while."""
+    (ours, _), (theirs, theirs_to_know) = new_keys(), new_keys()
+    return {
+        "ALIPAY_PRIVATE_KEY": ours,
+        "WECHAT_PRIVATE_KEY": ours,
+        "EMULATOR_PRIVATE_KEY": theirs,
+        "ALIPAY_PUBLIC_KEY": theirs_to_know,
+        "WECHAT_PUBLIC_KEY": theirs_to_know,
+    }
+
+
 def demo_environment(
     environment: Mapping[str, str], *, var: Path, shop: Address, gateway: Address, phone: Address
 ) -> dict[str, str]:
@@ -163,15 +196,19 @@ def demo_environment(
     """
     site_url = environment.get("SITE_URL", f"http://{shop.from_here()}")
     phone_url = environment.get("PHONE_URL", f"http://{phone.from_here()}")
+    gateway_url = environment.get("SANDBOX_GATEWAY_URL", f"http://{gateway.from_here()}").rstrip("/")
     hosts = {urlsplit(site_url).hostname or "", shop.from_here().host, "127.0.0.1", "localhost"} - {""}
     return {
         "DEBUG": "0",
         "ALLOWED_HOSTS": ",".join(sorted(hosts)),
-        "SANDBOX_GATEWAY_URL": f"http://{gateway.from_here()}",
-        "PAYPAL_URL": f"http://{gateway.from_here()}/paypal",
-        "STRIPE_URL": f"http://{gateway.from_here()}/stripe",
-        "NOWPAYMENTS_URL": f"http://{gateway.from_here()}/nowpayments",
-        "BTCPAY_URL": f"http://{gateway.from_here()}/btcpay",
+        "PAYMENT_METHODS": ",".join(METHODS),
+        "SANDBOX_GATEWAY_URL": gateway_url,
+        "PAYPAL_URL": f"{gateway_url}/paypal",
+        "STRIPE_URL": f"{gateway_url}/stripe",
+        "ALIPAY_URL": f"{gateway_url}/alipay/gateway.do",
+        "WECHAT_URL": f"{gateway_url}/wechat",
+        "NOWPAYMENTS_URL": f"{gateway_url}/nowpayments",
+        "BTCPAY_URL": f"{gateway_url}/btcpay",
         "PHONE_URL": phone_url,
         "PUSH_HOSTS": f"{phone_url}/push",
         "APP_PUSH_URL": f"{phone_url}/app/messages",
@@ -292,6 +329,7 @@ def welcome(environment: Mapping[str, str], *, var: Path) -> str:
   Mailbox      {site}/demo/mail/   every mail the shop sends
   Phone        {environment["PHONE_URL"]}/   what comes by text message, push, app and WeChat
   Coins        {environment["NOWPAYMENTS_URL"]}/   where what an address waits for is sent
+  Codes        {environment["SANDBOX_GATEWAY_URL"]}/alipay/ and /wechat/   where they are scanned
   Data         {var}   delete it to start afresh
 
   Ctrl-C stops everything.

@@ -108,6 +108,8 @@ ALLOW_EMULATORS = env.bool("ALLOW_EMULATORS", default=DEMO)
 SANDBOX_GATEWAY_URL = env.str("SANDBOX_GATEWAY_URL", default="").rstrip("/")
 SANDBOX_GATEWAY_KEY = env.str("SANDBOX_GATEWAY_KEY", default="")
 SANDBOX_WEBHOOK_SECRET = env.str("SANDBOX_WEBHOOK_SECRET", default="")
+# What the emulators of Alipay and WeChat Pay sign with: the private half of ALIPAY_PUBLIC_KEY and WECHAT_PUBLIC_KEY.
+EMULATOR_PRIVATE_KEY = env.str("EMULATOR_PRIVATE_KEY", default="", multiline=True)
 STRIPE_URL = env.str("STRIPE_URL", default="https://api.stripe.com").rstrip("/")
 STRIPE_SECRET_KEY = env.str("STRIPE_SECRET_KEY", default="")
 STRIPE_WEBHOOK_SECRET = env.str("STRIPE_WEBHOOK_SECRET", default="")

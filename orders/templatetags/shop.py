@@ -7,6 +7,7 @@ from typing import Protocol
 
 import segno
 from django import forms, template
+from django.conf import settings
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
@@ -95,6 +96,17 @@ def method_label(slug: str) -> str:
 def gateway_label(slug: str) -> str:
     """The name of who processes a payment, for what bears it already."""
     return str(GATEWAYS[slug].label) if slug in GATEWAYS else slug
+
+
+@register.simple_tag
+def where_to_scan(gateway: str) -> str:
+    """In the demo, where the codes and addresses of a gateway are paid: no app and no wallet knows them. Else nothing."""
+    pages = {
+        "alipay": settings.ALIPAY_URL.removesuffix("gateway.do"),
+        "wechat": f"{settings.WECHAT_URL}/",
+        "nowpayments": f"{settings.NOWPAYMENTS_URL}/",
+    }
+    return pages.get(gateway, "") if settings.DEMO else ""
 
 
 @register.filter

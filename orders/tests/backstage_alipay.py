@@ -6,8 +6,9 @@ from functools import cache
 
 from pytest_django import Settings
 
+from emulators.keys import new_keys
 from inventory.money import Money
-from orders.gateways.emulators.alipay import Outcome, new_keys
+from orders.gateways.emulators.alipay import Outcome
 from orders.gateways.emulators.running_alipay import RunningAlipay, running_alipay
 from orders.models import AttemptState
 from orders.tests.gateway_contract import Backstage

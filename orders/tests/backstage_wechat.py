@@ -6,8 +6,8 @@ from functools import cache
 
 from pytest_django import Settings
 
+from emulators.keys import new_keys
 from inventory.money import Money
-from orders.gateways.emulators.alipay import new_keys
 from orders.gateways.emulators.running_wechat import RunningWechat, running_wechat
 from orders.gateways.emulators.wechat import Outcome
 from orders.tests.gateway_contract import Backstage

@@ -17,9 +17,10 @@ from Cryptodome.PublicKey import RSA
 from Cryptodome.Signature import pkcs1_15
 from pytest_django import Settings
 
+from emulators.keys import new_keys, public_half
 from inventory.money import Money
 from orders.gateways.alipay import AlipayGateway
-from orders.gateways.emulators.alipay import Outcome, new_keys
+from orders.gateways.emulators.alipay import Outcome
 from orders.gateways.emulators.running_alipay import RunningAlipay, running_alipay
 from orders.gateways.protocol import Charge
 from orders.tests.backstage_alipay import (
@@ -508,3 +509,4 @@ def test_bill_nobody_asked_for_is_not_there(alipay: RunningAlipay) -> None:
 def test_new_keys_fit_each_other() -> None:
     private, public = new_keys()
     assert RSA.import_key(private).public_key() == RSA.import_key(public)
+    assert public_half(private) == public

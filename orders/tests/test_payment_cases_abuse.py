@@ -12,6 +12,7 @@ from django.test import Client
 from django.urls import reverse
 from pytest_django import Settings
 
+from emulators.keys import new_keys
 from emulators.running import Running
 from orders import gateways
 from orders.checkout import CannotCancel, cancel_order
@@ -19,7 +20,6 @@ from orders.forms import PayForm
 from orders.gateways import paypal as paypal_gateway
 from orders.gateways.emulators import stripe as stripes
 from orders.gateways.emulators.alipay import BUYER as ALIPAY_BUYER
-from orders.gateways.emulators.alipay import new_keys
 from orders.gateways.emulators.chain import Deed
 from orders.gateways.emulators.running import RunningSandbox
 from orders.gateways.emulators.running_alipay import RunningAlipay

@@ -68,6 +68,7 @@ def test_alipay_on_a_computer_is_a_code_on_our_page_with_its_own_page_beside_it(
     assert f'src="{qr_code(alipay.url + "/qr/" + code["token"])}"' in page
     assert f'<a href="{escape(attempt.pay_url)}">Pay on the page of Alipay instead</a>' in page
     assert "Go back to the payment page" not in page
+    assert "In this demonstration" not in page
     # A second click is the same payment.
     assert choose(client, order, "alipay") == ours
     assert PaymentAttempt.objects.count() == 1
@@ -93,6 +94,15 @@ def test_wechat_pay_on_a_computer_is_a_code_on_our_page(
     page = client.get(ours).text
     assert f'src="{qr_code("weixin://wxpay/bizpayurl?pr=" + trade["token"])}"' in page
     assert "instead</a>" not in page
+
+
+def test_the_demo_leads_to_where_the_code_is_scanned(
+    client: Client, order: Order, alipay: RunningAlipay, settings: Settings
+) -> None:
+    settings.DEMO = True
+    choose(client, order, "alipay")
+    page = client.get(f"/orders/{order.reference}/pay/").text
+    assert f'<a href="{alipay.url}/" target="_blank" rel="noopener">In this demonstration' in page
 
 
 def test_wechat_pay_on_a_phone_leads_to_its_own_page(

@@ -58,10 +58,15 @@ def test_secrets_are_made_once_and_are_for_the_owner_only(tmp_path: Path) -> Non
     made = kept_secrets(tmp_path)
     assert kept_secrets(tmp_path) == made
     assert sorted(made) == [
+        "ALIPAY_APP_ID",
+        "ALIPAY_PRIVATE_KEY",
+        "ALIPAY_PUBLIC_KEY",
+        "ALIPAY_SELLER_ID",
         "APP_PUSH_SECRET",
         "BTCPAY_API_KEY",
         "BTCPAY_STORE_ID",
         "BTCPAY_WEBHOOK_SECRET",
+        "EMULATOR_PRIVATE_KEY",
         "NOWPAYMENTS_API_KEY",
         "NOWPAYMENTS_EMAIL",
         "NOWPAYMENTS_IPN_SECRET",
@@ -78,11 +83,18 @@ def test_secrets_are_made_once_and_are_for_the_owner_only(tmp_path: Path) -> Non
         "SMS_SECRET",
         "STRIPE_SECRET_KEY",
         "STRIPE_WEBHOOK_SECRET",
+        "WECHAT_API_V3_KEY",
+        "WECHAT_APP_ID",
+        "WECHAT_CERTIFICATE_SERIAL",
+        "WECHAT_MERCHANT_ID",
         "WECHAT_OA_AES_KEY",
         "WECHAT_OA_APP_ID",
         "WECHAT_OA_SECRET",
         "WECHAT_OA_TEMPLATE_ID",
         "WECHAT_OA_TOKEN",
+        "WECHAT_PRIVATE_KEY",
+        "WECHAT_PUBLIC_KEY",
+        "WECHAT_PUBLIC_KEY_ID",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["demo-secrets.json"]
     assert (tmp_path / "demo-secrets.json").stat().st_mode & 0o777 == 0o600
@@ -91,7 +103,7 @@ def test_secrets_are_made_once_and_are_for_the_owner_only(tmp_path: Path) -> Non
 def test_a_demo_of_an_earlier_release_keeps_its_secrets_and_gets_the_new_ones(tmp_path: Path) -> None:
     (tmp_path / "demo-secrets.json").write_text('{"SECRET_KEY": "old"}')
     made = kept_secrets(tmp_path)
-    assert (made["SECRET_KEY"], len(made)) == ("old", 25)
+    assert (made["SECRET_KEY"], len(made)) == ("old", 37)
     assert kept_secrets(tmp_path) == made
 
 
@@ -117,6 +129,20 @@ def test_a_browser_is_sent_to_an_address_that_exists(tmp_path: Path) -> None:
         {"SITE_URL": "http://shop.lan"}, var=tmp_path, shop=everywhere, gateway=GATEWAY, phone=PHONE
     )
     assert environment["ALLOWED_HOSTS"] == "127.0.0.1,localhost,shop.lan"
+
+
+def test_every_provider_is_reached_where_a_browser_reaches_the_sandbox(tmp_path: Path) -> None:
+    environment = demo_environment(
+        {"SANDBOX_GATEWAY_URL": "http://shop.lan:8001/"},
+        var=tmp_path,
+        shop=SHOP,
+        gateway=GATEWAY,
+        phone=PHONE,
+    )
+    below = {"STRIPE": "stripe", "PAYPAL": "paypal", "NOWPAYMENTS": "nowpayments", "BTCPAY": "btcpay"}
+    below |= {"ALIPAY": "alipay/gateway.do", "WECHAT": "wechat"}
+    for provider, path in below.items():
+        assert environment[f"{provider}_URL"] == f"http://shop.lan:8001/{path}"
 
 
 def test_a_second_demo_in_the_same_folder_is_refused(tmp_path: Path) -> None:

@@ -9,18 +9,23 @@ from types import FrameType
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from emulators.keys import public_half
 from emulators.server import Emulator, Listening, is_loopback
 from emulators.together import Together
+from orders.gateways.alipay import AlipayGateway
 from orders.gateways.btcpay import BtcpayGateway
+from orders.gateways.emulators.alipay import Alipay
 from orders.gateways.emulators.btcpay import Btcpay
 from orders.gateways.emulators.nowpayments import Nowpayments
 from orders.gateways.emulators.paypal import PayPal
 from orders.gateways.emulators.sandbox import Sandbox
 from orders.gateways.emulators.stripe import Stripe
+from orders.gateways.emulators.wechat import Wechat
 from orders.gateways.nowpayments import NowpaymentsGateway
 from orders.gateways.paypal import PayPalGateway
 from orders.gateways.sandbox import SandboxGateway
 from orders.gateways.stripe import StripeGateway
+from orders.gateways.wechat import WechatGateway
 
 
 class Command(BaseCommand):
@@ -63,7 +68,7 @@ class Command(BaseCommand):
                 _others(books),
             )
         except ValueError as error:
-            raise CommandError(f"SANDBOX_WEBHOOK_SECRET: {error}") from None
+            raise CommandError(f"SANDBOX_WEBHOOK_SECRET or EMULATOR_PRIVATE_KEY: {error}") from None
         except sqlite3.Error as error:
             raise CommandError(f"Cannot keep books in {books}: {error}.") from None
         try:
@@ -121,5 +126,26 @@ def _others(books: str) -> dict[str, Emulator]:
             secret=settings.BTCPAY_WEBHOOK_SECRET,
             webhook_url=f"{settings.SITE_URL}/webhooks/btcpay/",
             books=books if books == ":memory:" else f"{books}-btcpay",
+        )
+    if f"{base}/alipay/gateway.do" == settings.ALIPAY_URL and not AlipayGateway().missing():
+        emulators["alipay"] = Alipay(
+            key=settings.SANDBOX_GATEWAY_KEY,
+            app_id=settings.ALIPAY_APP_ID,
+            seller_id=settings.ALIPAY_SELLER_ID,
+            app_public_key=public_half(settings.ALIPAY_PRIVATE_KEY),
+            private_key=settings.EMULATOR_PRIVATE_KEY,
+            books=books if books == ":memory:" else f"{books}-alipay",
+        )
+    if f"{base}/wechat" == settings.WECHAT_URL and not WechatGateway().missing():
+        emulators["wechat"] = Wechat(
+            key=settings.SANDBOX_GATEWAY_KEY,
+            merchant_id=settings.WECHAT_MERCHANT_ID,
+            app_id=settings.WECHAT_APP_ID,
+            certificate_serial=settings.WECHAT_CERTIFICATE_SERIAL,
+            merchant_public_key=public_half(settings.WECHAT_PRIVATE_KEY),
+            api_v3_key=settings.WECHAT_API_V3_KEY,
+            private_key=settings.EMULATOR_PRIVATE_KEY,
+            public_key_id=settings.WECHAT_PUBLIC_KEY_ID,
+            books=books if books == ":memory:" else f"{books}-wechat",
         )
     return emulators
