@@ -294,4 +294,7 @@ def test_channels_know_how_much_room_they_have(phones: Phones, outside: Outside)
     drain_all()
     assert phones.form is Form.SHORT
     [text] = phones.taken
-    assert text.body == text.subject == "Order VP-7K2M: your cloud phone is ready"
+    assert text.subject == "Order VP-7K2M: your cloud phone is ready"
+    assert text.body == (
+        "Order VP-7K2M: 1 cloud phone Pro & Max is activated. Its service period ends on Dec. 23, 2026, 12:30 p.m. (HKT)."
+    )
