@@ -9,7 +9,6 @@ from datetime import datetime
 from django.conf import settings
 from django.db.models import QuerySet
 
-from accounts.models import User
 from notices.kinds import Kind
 from notices.models import Announcement
 from notices.rendering import write
@@ -33,11 +32,13 @@ def publish(
     now: datetime,
     url: str = "",
     banner_until: datetime | None = None,
-    by: User | None = None,
+    by_id: int | None = None,
+    approved_by_id: int | None = None,
 ) -> Announcement | None:
     """Publish in all languages of the site; None if something was published under this key before.
 
-    `texts` maps a language to its `title` and `body`. Call it in the transaction of what is announced. Raises
+    `texts` maps a language to its `title` and `body`. What staff have written goes on the site by `broadcasts`, with a second
+    person's word; the shop itself announces what its templates say. Call it in the transaction of what is announced. Raises
     Incomplete.
     """
     kept = completed(texts)
@@ -49,7 +50,8 @@ def publish(
             "sha256": seal_of(kept),
             "url": url,
             "published_at": now,
-            "published_by": by,
+            "published_by_id": by_id,
+            "approved_by_id": approved_by_id,
             "banner_until": banner_until,
         },
     )

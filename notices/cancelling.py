@@ -11,7 +11,7 @@ from django.db.models import QuerySet
 
 from accounts.models import User
 from notices.expansion import fall_back, redirect
-from notices.models import ContactPoint, Delivery, DeliveryEvent, DeliveryState, DeliveryStep
+from notices.models import ContactPoint, Delivery, DeliveryEvent, DeliveryState, DeliveryStep, Notice
 
 # Of these nothing went out, and nobody can begin them once they are cancelled.
 WAITING = (DeliveryState.QUEUED, DeliveryState.LEASED)
@@ -25,6 +25,15 @@ def cancel(*, delivery_ids: Iterable[int], by: User, now: datetime) -> int:
         )
         fall_back({delivery.notice_id for delivery in waiting}, now=now)
     return len(waiting)
+
+
+def call_back(notice_ids: Sequence[int], *, reason: str, now: datetime) -> None:
+    """Have these notices go no way that they have not gone, in the caller's transaction."""
+    theirs = Delivery.objects.filter(notice__in=notice_ids)
+    _cancelled(theirs, reason=reason, now=now)
+    Notice.objects.filter(pk__in=notice_ids, called_back_at=None).update(called_back_at=now, is_expanded=True)
+    # What was being handed to the channels meanwhile.
+    _cancelled(theirs, reason=reason, now=now)
 
 
 def give_up(contact_point_ids: Sequence[int], *, reason: str, now: datetime) -> None:

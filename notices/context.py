@@ -1,5 +1,6 @@
 """What every page knows of the inbox."""
 
+from django.conf import settings
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.functional import SimpleLazyObject
@@ -12,8 +13,14 @@ SEEN = "announcements_seen"
 
 
 def unread(request: HttpRequest) -> dict[str, object]:
-    """`unread_messages`: how many there are. Asks the database only where a template uses it."""
-    return {"unread_messages": SimpleLazyObject(lambda: unread_count(request.user.pk))}
+    """`unread_messages`: how many there are, and how often a page asks again.
+
+    Asks the database only where a template uses it.
+    """
+    return {
+        "unread_messages": SimpleLazyObject(lambda: unread_count(request.user.pk)),
+        "inbox_poll_seconds": settings.INBOX_POLL_SECONDS,
+    }
 
 
 def announced(request: HttpRequest) -> dict[str, object]:

@@ -62,12 +62,12 @@ def fall_back(notice_ids: Iterable[int], *, now: datetime) -> None:
     """Have each of these notices that no way is left for go by the next fallback of its kind that reaches its reader.
 
     To be called in the transaction in which a delivery of theirs was lost. Nothing happens to a notice that was sent,
-    or may still be, by a way that leaves our site, nor to one that something newer tells better. Where the last
+    or may still be, by a way that leaves our site, nor to one that something newer tells better or that was called back. Where the last
     fallback is lost too, an error in the log says so.
     """
     # Of two who lose the last two deliveries of one notice at once, each would see hope in the other's.
     notices = list(
-        Notice.objects.filter(pk__in=list(notice_ids))
+        Notice.objects.filter(pk__in=list(notice_ids), called_back_at=None)
         .select_related("recipient")
         .defer("facts")
         .select_for_update(no_key=True, of=("self",))

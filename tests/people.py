@@ -50,9 +50,9 @@ def pay(page: Page, *, outcome: str = "Approve") -> None:
     page.get_by_role("button", name=outcome, exact=True).click()
 
 
-def log_in_as_staff(page: Page, stack: Stack) -> None:
+def log_in_as_staff(page: Page, stack: Stack, *, email: str = "") -> None:
     page.goto("/admin/")
-    page.get_by_label("Email").fill(stack.staff_email)
+    page.get_by_label("Email").fill(email or stack.staff_email)
     page.get_by_label("Password").fill(stack.staff_password)
     page.get_by_role("button", name="Log in").click()
     page.wait_for_url("**/admin/")

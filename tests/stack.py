@@ -24,6 +24,8 @@ from tools.processes import Processes
 PROJECT = Path(__file__).resolve().parent.parent
 # Long enough that a payment is seen to wait, short enough to wait for.
 HOLD_BACK_SECONDS = 2
+# How often a page asks for the number of unread messages.
+INBOX_POLL_SECONDS = 1
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Stack:
     plan_slug: str
     other_plan_slug: str
     staff_email: str
+    second_staff_email: str
     staff_password: str
 
 
@@ -50,6 +53,7 @@ def running_stack(kind: str, *, var: Path) -> Iterator[Stack]:
     environment = made | {
         "DJANGO_SETTINGS_MODULE": "vmos_presale.settings",  # not those of the test run
         "ALLOCATION_HOLD_BACK_SECONDS": str(HOLD_BACK_SECONDS),
+        "INBOX_POLL_SECONDS": str(INBOX_POLL_SECONDS),
         "STATICFILES_BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage",
     }
     manage = [sys.executable, "manage.py"]

@@ -40,6 +40,7 @@ from notices import kinds
 from notices.models import (
     Announcement,
     Broadcast,
+    BroadcastRecipient,
     ChannelPace,
     ContactPoint,
     Delivery,
@@ -330,9 +331,10 @@ def make_everything(number: int) -> None:
     Announcement.objects.create(
         kind="news", texts=words, sha256="x", published_at=NOW, dedupe_key=f"announcement-{number}"
     )
-    Broadcast.objects.create(
+    broadcast = Broadcast.objects.create(
         kind="news", texts=words, composed_by=staff, composed_at=NOW, recipients=9, needs_approval=True
     )
+    BroadcastRecipient.objects.create(broadcast=broadcast, customer=customer)
     ChannelPace.objects.create(channel=f"channel-{number}")
     Preference.objects.create(
         customer=customer, kind="news", channel="email", is_wanted=False, changed_at=NOW

@@ -307,6 +307,8 @@ BROADCAST_ALONE: int = env.int("BROADCAST_ALONE", default=100)
 # What nobody knows the end of (the worker died, the provider was silent) is sent once more after so many minutes, if no
 # report of it has come: it may then arrive twice.
 NOTICE_REPEAT_MINUTES = env.float("NOTICE_REPEAT_MINUTES", default=60.0)
+# How often an open page asks whether there are new messages.
+INBOX_POLL_SECONDS: int = env.int("INBOX_POLL_SECONDS", default=60)
 # How many mails may leave in a second, all workers together.
 EMAIL_PER_SECOND = env.float("EMAIL_PER_SECOND", default=50.0)
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any
 
 from django import forms
@@ -24,9 +23,10 @@ from unfold.widgets import (
 
 from evidence.admin import RecordAdmin, button, column, posted
 from notices.admin.records import staff
-from notices.announcements import TITLE_LIMIT, publish, withdraw
+from notices.announcements import TITLE_LIMIT, withdraw
+from notices.broadcasts import submit
 from notices.kinds import KINDS
-from notices.models import Announcement
+from notices.models import Announcement, BroadcastRecipient
 
 
 class WordsForm(forms.Form):
@@ -85,9 +85,11 @@ def seal_of_fields(said: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
-class AnnounceForm(WordsForm):
-    banner_days = forms.IntegerField(
+def banner_days_field() -> forms.IntegerField:
+    return forms.IntegerField(
         label=gettext_lazy("Days at the top of every page"),
+        help_text=gettext_lazy("Of what is on the site; 0: on the page of the announcements only."),
+        required=False,
         min_value=0,
         max_value=60,
         initial=3,
@@ -95,11 +97,23 @@ class AnnounceForm(WordsForm):
     )
 
 
+class AnnounceForm(WordsForm):
+    banner_days = banner_days_field()
+
+
 @admin.register(Announcement)
 class AnnouncementAdmin(RecordAdmin):
-    list_display = ("title", "kind", "published_at", "published_by", "banner_until", "withdrawn_at")
+    list_display = (
+        "title",
+        "kind",
+        "published_at",
+        "published_by",
+        "approved_by",
+        "banner_until",
+        "withdrawn_at",
+    )
     list_display_links = ("title",)
-    list_select_related = ("published_by",)
+    list_select_related = ("published_by", "approved_by")
     list_filter = ("kind",)
     ordering = ("-id",)
     actions_detail = ("take_down",)
@@ -119,32 +133,31 @@ class AnnouncementAdmin(RecordAdmin):
             raise PermissionDenied
         form = AnnounceForm(posted(request))
         if form.is_valid() and form.is_confirmed():
-            now = timezone.now()
-            days = form.cleaned_data["banner_days"]
-            announcement = publish(
+            broadcast = submit(
                 kind=KINDS[form.cleaned_data["kind"]],
+                segment=None,
                 texts=form.texts(),
-                key=f"staff:{form.seal()}:{now:%Y-%m-%d}",
-                now=now,
-                banner_until=now + timedelta(days=days) if days else None,
-                by=staff(request),
+                is_announced=True,
+                banner_days=form.cleaned_data["banner_days"] or 0,
+                by_id=staff(request).pk,
+                now=timezone.now(),
             )
-            if announcement is None:
-                form.add_error(None, _("The same was announced today already."))
-            else:
-                self.log_addition(request, announcement, [{"added": {}}])
-                messages.success(request, _("It is on the site."))
-                return redirect(self.page_of(announcement))
+            self.log_addition(request, broadcast, [{"added": {}}])
+            messages.success(request, _("It waits for another person's word."))
+            return redirect("admin:notices_broadcast_change", broadcast.pk)
         return self.ask(
             request,
             title=_("Announce on the site"),
             intro=_(
-                "Everybody reads it. What is published is kept for good; it can be taken down, not changed."
+                "Everybody reads it, so somebody else has to approve it. What is published is kept for good; it can be "
+                "taken down, not changed."
             ),
             form=form.to_confirm() if form.is_valid() else form,
-            button=_("Publish") if form.is_valid() else _("Preview"),
+            button=_("Submit") if form.is_valid() else _("Preview"),
             template="admin/notices/compose.html",
             preview=form.preview() if form.is_valid() else [],
+            is_announced=True,
+            needs_approval=True,
         )
 
     @button(gettext_lazy("Take down"), icon="visibility_off", is_danger=True)
@@ -163,3 +176,12 @@ class AnnouncementAdmin(RecordAdmin):
             button=_("Take down"),
             record=announcement,
         )
+
+
+@admin.register(BroadcastRecipient)
+class BroadcastRecipientAdmin(RecordAdmin):
+    list_display = ("broadcast", "customer")
+    list_select_related = ("broadcast", "customer")
+    search_fields = ("customer__email__startswith",)
+    search_help_text = gettext_lazy("The customer's email address")
+    ordering = ("id",)

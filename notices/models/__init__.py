@@ -1,6 +1,6 @@
 """What customers were told and shall be told, and where they are reached."""
 
-from notices.models.announcements import Announcement, Broadcast, BroadcastState
+from notices.models.announcements import Announcement, Broadcast, BroadcastRecipient, BroadcastState
 from notices.models.contacts import ContactPoint, Preference, QuietHours
 from notices.models.letters import Letter, LetterBatch
 from notices.models.outbox import (
@@ -18,6 +18,7 @@ from notices.models.wordings import Wording
 __all__ = [
     "Announcement",
     "Broadcast",
+    "BroadcastRecipient",
     "BroadcastState",
     "ChannelPace",
     "ContactPoint",

@@ -41,6 +41,8 @@ class Notice(WriteOnce):
     dedupe_key = models.CharField(_("key"), max_length=120, unique=True)
     created_at = models.DateTimeField(_("created"))
     is_expanded = models.BooleanField(_("handed to the channels"), default=False)
+    # From then on it goes no way that it has not gone, also by no fallback.
+    called_back_at = models.DateTimeField(_("called back"), null=True, blank=True)
 
     written_once: ClassVar[tuple[str, ...]] = (
         "recipient",
@@ -53,6 +55,7 @@ class Notice(WriteOnce):
         "to_address",
         "dedupe_key",
         "created_at",
+        "called_back_at",
     )
 
     class Meta:

@@ -12,7 +12,7 @@ from accounts.models import User
 from notices.channels import CHANNELS
 from notices.channels.protocol import Refused, Unavailable
 from notices.dashboard import standings
-from notices.models import Announcement, ChannelPace, Delivery, LetterBatch, Wording
+from notices.models import Announcement, Broadcast, ChannelPace, Delivery, LetterBatch, Wording
 from notices.outbox import drain
 from notices.tests.samples import NOW, Outside, customer, told
 from notices.tests.test_letters import letter, writes_to
@@ -118,7 +118,9 @@ WORDS = {
 }
 
 
-def test_an_announcement_is_looked_at_before_it_is_published(desk: Client, staff: User) -> None:
+def test_an_announcement_is_looked_at_and_approved_by_another_before_it_is_published(
+    desk: Client, staff: User
+) -> None:
     address = reverse("admin:notices_announcement_add")
     data = {"kind": "service-changed", "banner_days": "3", **WORDS}
     preview = desk.post(address, data)
@@ -128,11 +130,20 @@ def test_an_announcement_is_looked_at_before_it_is_published(desk: Client, staff
 
     # What was changed after the preview is shown again first.
     desk.post(address, {**data, "title_en": "another title", "seen": seen})
-    assert not Announcement.objects.exists()
+    assert not Broadcast.objects.exists()
     desk.post(address, {**data, "seen": seen})
+    [submitted] = Broadcast.objects.all()
+    approval = reverse("admin:notices_broadcast_approve", args=[submitted.pk])
+    assert "Somebody else has to approve it." in desk.post(approval).text
+    assert not Announcement.objects.exists()
 
+    second = User.objects.create_superuser("second@example.com")
+    desk.force_login(second)
+    assert "body in zh-hant" in desk.get(approval).text
+    desk.post(approval)
     [announced] = Announcement.objects.all()
-    assert (announced.published_by, announced.texts["zh-hans"]["title"]) == (staff, "title in zh-hans")
+    assert (announced.published_by, announced.approved_by) == (staff, second)
+    assert announced.texts["zh-hans"]["title"] == "title in zh-hans"
     assert announced.banner_until == announced.published_at + timedelta(days=3)
     desk.post(reverse("admin:notices_announcement_take_down", args=[announced.pk]))
     announced.refresh_from_db()

@@ -18,8 +18,17 @@ from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminSelectWidge
 
 from evidence.admin import RecordAdmin, button, choice_column, column, posted, staff_id
 from inventory.models import Plan
-from notices.admin.announcing import WordsForm
-from notices.broadcasts import NotAllowed, approve, cancel, recipients, submit
+from notices.admin.announcing import WordsForm, banner_days_field
+from notices.admin.records import staff
+from notices.broadcasts import (
+    NotAllowed,
+    approve,
+    can_be_stopped,
+    cancel,
+    needs_approval,
+    recipients,
+    submit,
+)
 from notices.kinds import KINDS
 from notices.models import Broadcast, BroadcastState
 from orders.models import OrderState
@@ -53,8 +62,14 @@ class BroadcastForm(WordsForm):
         widget=UnfoldAdminSelectWidget,
     )
     is_announced = forms.BooleanField(
-        label=gettext_lazy("Also on the site"), required=False, widget=UnfoldBooleanWidget
+        label=gettext_lazy("Also on the site"),
+        help_text=gettext_lazy(
+            "For everybody to read: somebody else has to approve it, however few it is sent to."
+        ),
+        required=False,
+        widget=UnfoldBooleanWidget,
     )
+    banner_days = banner_days_field()
 
     def clean(self) -> dict[str, Any]:
         said: dict[str, Any] = super().clean() or {}
@@ -87,6 +102,7 @@ class BroadcastAdmin(RecordAdmin):
             BroadcastState.SUBMITTED: "warning",
             BroadcastState.SENDING: "info",
             BroadcastState.DONE: "success",
+            BroadcastState.STOPPING: "warning",
             BroadcastState.CANCELLED: "danger",
         },
     )
@@ -97,14 +113,16 @@ class BroadcastAdmin(RecordAdmin):
     def offers(self, record: Broadcast, button: str) -> bool:
         if button == "approve":
             return record.state == BroadcastState.SUBMITTED
-        return record.state in (BroadcastState.SUBMITTED, BroadcastState.SENDING)
+        return can_be_stopped(record)
 
     @column(gettext_lazy("title"))
     def title(self, broadcast: Broadcast) -> str:
         return str(broadcast.texts[settings.LANGUAGE_CODE]["title"])
 
     @column(gettext_lazy("told"))
-    def progress(self, broadcast: Broadcast) -> SafeString:
+    def progress(self, broadcast: Broadcast) -> SafeString | str:
+        if broadcast.segment is None:
+            return _("on the site only")
         return format_html(
             '<progress max="{}" value="{}"></progress> {} / {}',
             broadcast.recipients,
@@ -124,6 +142,7 @@ class BroadcastAdmin(RecordAdmin):
                     segment=form.segment(),
                     texts=form.texts(),
                     is_announced=form.cleaned_data["is_announced"],
+                    banner_days=form.cleaned_data["banner_days"] or 0,
                     by_id=staff_id(request),
                     now=timezone.now(),
                 )
@@ -147,7 +166,9 @@ class BroadcastAdmin(RecordAdmin):
             template="admin/notices/compose.html",
             preview=form.preview() if form.is_valid() else [],
             recipients=count,
-            needs_approval=count is not None and count > settings.BROADCAST_ALONE,
+            is_announced=form.is_valid() and form.cleaned_data["is_announced"],
+            needs_approval=count is not None
+            and needs_approval(count, is_announced=form.cleaned_data["is_announced"]),
         )
 
     @button(gettext_lazy("Approve"), icon="thumb_up")
@@ -156,9 +177,9 @@ class BroadcastAdmin(RecordAdmin):
         return self._ask_and_do(
             request,
             broadcast,
-            title=_("Send it to %(count)d customers?") % {"count": broadcast.recipients},
-            button=_("Send"),
-            done=_("It is on its way."),
+            title=_("Publish it?") if broadcast.segment is None else _("Send it?"),
+            button=_("Publish") if broadcast.segment is None else _("Send"),
+            done=_("It is on the site.") if broadcast.segment is None else _("It is on its way."),
             verb=lambda: approve(broadcast_id=broadcast.pk, by_id=staff_id(request), now=timezone.now()),
         )
 
@@ -169,9 +190,12 @@ class BroadcastAdmin(RecordAdmin):
             request,
             broadcast,
             title=_("Send it to nobody else?"),
+            intro=_(
+                "What waits to be sent is cancelled, and it comes off the site. Whoever was told stays told."
+            ),
             button=_("Stop"),
             done=_("Stopped."),
-            verb=lambda: cancel(broadcast_id=broadcast.pk, now=timezone.now()),
+            verb=lambda: cancel(broadcast_id=broadcast.pk, by=staff(request), now=timezone.now()),
         )
 
     def _ask_and_do(
@@ -180,6 +204,7 @@ class BroadcastAdmin(RecordAdmin):
         broadcast: Broadcast,
         *,
         title: str,
+        intro: str = "",
         button: str,
         done: str,
         verb: Callable[[], None],
@@ -197,10 +222,12 @@ class BroadcastAdmin(RecordAdmin):
         return self.ask(
             request,
             title=title,
+            intro=intro,
             form=form,
             button=button,
             record=broadcast,
             template="admin/notices/compose.html",
             preview=list(broadcast.texts.items()),
-            recipients=broadcast.recipients,
+            recipients=None if broadcast.segment is None else broadcast.recipients,
+            is_announced=broadcast.is_announced,
         )

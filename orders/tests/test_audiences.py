@@ -9,14 +9,36 @@ from django.db import IntegrityError, transaction
 from pytest_django import Settings
 
 from accounts.models import User
-from notices import broadcasts
+from notices import broadcasts, deliveries
 from notices.announcements import Incomplete
-from notices.broadcasts import NotAllowed, approve, cancel, go_on, recipients, submit
+from notices.broadcasts import (
+    NotAllowed,
+    Segment,
+    approve,
+    can_be_stopped,
+    cancel,
+    go_on,
+    recipients,
+    submit,
+)
+from notices.channels import CHANNELS
+from notices.channels.protocol import Report
+from notices.expansion import expand
 from notices.kinds import ALLOCATED, FORCE_MAJEURE, NEWS
-from notices.models import Announcement, Broadcast, InboxMessage, Notice
+from notices.models import (
+    Announcement,
+    Broadcast,
+    ContactPoint,
+    Delivery,
+    DeliveryEvent,
+    InboxMessage,
+    Notice,
+)
 from notices.outbox import Draft, drain, tell
-from orders.models import OrderState
+from notices.tests.samples import Outside, Phones
+from orders.models import LineState, OrderLine, OrderState
 from tests.builders import NOW, make_fee, make_line, make_order, make_plan, make_user
+from tests.racing import in_background, wait_until_blocked
 
 pytestmark = [pytest.mark.django_db, pytest.mark.clause("VIII")]
 
@@ -50,6 +72,15 @@ def sent(staff: User, **segment: object) -> Broadcast:
     return submit(
         kind=FORCE_MAJEURE, segment=segment, texts=TEXTS, is_announced=False, by_id=staff.pk, now=NOW
     )
+
+
+def told_of_it() -> list[int]:
+    return sorted(Notice.objects.filter(facts__has_key="broadcast").values_list("recipient", flat=True))
+
+
+def broadcast_again(broadcast: Broadcast) -> Broadcast:
+    found: Broadcast = Broadcast.objects.get(pk=broadcast.pk)
+    return found
 
 
 def plan_of(customer: User) -> int:
@@ -139,22 +170,212 @@ def test_a_worker_that_dies_in_the_middle_tells_nobody_twice_and_forgets_nobody(
     ]
 
 
-def test_what_is_cancelled_goes_to_nobody_else(
+def test_a_message_goes_to_those_it_was_submitted_for_however_the_queue_moves(
+    waiting: list[User], staff: User, monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    settings.BROADCAST_ALONE = 1
+    monkeypatch.setattr(broadcasts, "CHUNK", 1)
+    plan = plan_of(waiting[0])
+    first_two = [customer.pk for customer in waiting[:2]]
+    broadcast = sent(staff, plan=plan, first=1, last=2)
+    assert chosen(plan=plan, first=1, last=2) == first_two
+
+    approve(broadcast_id=broadcast.pk, by_id=make_user(is_staff=True).pk, now=NOW)
+    assert go_on(now=NOW) == 1
+    # Whoever was first is served: the places are those of others now.
+    OrderLine.objects.filter(order__customer=waiting[0]).update(state=LineState.HELD)
+    assert chosen(plan=plan, first=1, last=2) == [customer.pk for customer in waiting[1:3]]
+    while go_on(now=NOW):
+        pass
+
+    broadcast.refresh_from_db()
+    assert (broadcast.state, broadcast.recipients, broadcast.told) == ("done", 2, 2)
+    assert told_of_it() == first_two
+    assert not broadcast.left.exists()
+
+
+def test_what_is_stopped_goes_to_nobody_else(
     waiting: list[User], staff: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(broadcasts, "CHUNK", 2)
     broadcast = sent(staff, plan=plan_of(waiting[0]))
     go_on(now=NOW)
-    cancel(broadcast_id=broadcast.pk, now=NOW)
-    assert go_on(now=NOW) == 0
-    assert Notice.objects.filter(kind=FORCE_MAJEURE.slug).count() == 2
+    cancel(broadcast_id=broadcast.pk, by=staff, now=NOW)
+    while go_on(now=NOW):
+        pass
+    assert told_of_it() == [customer.pk for customer in waiting[:2]]
+    broadcast.refresh_from_db()
+    assert (broadcast.state, broadcast.told, broadcast.stopped_by) == ("cancelled", 2, staff)
     with pytest.raises(NotAllowed):
-        cancel(broadcast_id=broadcast.pk, now=NOW)
+        cancel(broadcast_id=broadcast.pk, by=staff, now=NOW)
 
 
-def test_a_message_can_stand_on_the_site_as_well(waiting: list[User], staff: User) -> None:
-    submit(kind=NEWS, segment={}, texts=TEXTS, is_announced=True, by_id=staff.pk, now=NOW)
-    assert Announcement.objects.get().texts == TEXTS
+@pytest.mark.parametrize("is_expanded", [False, True], ids=["not yet at the channels", "queued"])
+@pytest.mark.parametrize("chunk", [1, 100], ids=["by workers", "at once"])
+def test_what_everybody_was_to_be_told_is_stopped_as_long_as_it_waits(
+    waiting: list[User],
+    staff: User,
+    monkeypatch: pytest.MonkeyPatch,
+    is_expanded: bool,
+    chunk: int,
+) -> None:
+    monkeypatch.setattr(broadcasts, "CHUNK", chunk)
+    email = Outside()
+    monkeypatch.setitem(CHANNELS, "email", email)
+    broadcast = sent(staff, plan=plan_of(waiting[0]))
+    while go_on(now=NOW):
+        pass
+    broadcast.refresh_from_db()
+    assert broadcast.state == "done"
+    if is_expanded:
+        expand(now=NOW)
+
+    cancel(broadcast_id=broadcast.pk, by=staff, now=NOW)
+    while go_on(now=NOW):
+        pass
+    while drain(now=NOW):
+        pass
+
+    assert email.taken == []
+    assert not InboxMessage.objects.exists()
+    events = DeliveryEvent.objects.values_list("step", "detail")
+    assert list(events) == [("cancelled", f"Stopped by {staff}.")] * (8 if is_expanded else 0)
+    broadcast.refresh_from_db()
+    assert (broadcast.state, broadcast.told) == ("cancelled", 4)
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+def test_what_is_being_handed_to_the_channels_at_that_moment_is_stopped_as_well(
+    waiting: list[User], staff: User
+) -> None:
+    broadcast = sent(staff, plan=plan_of(waiting[0]), first=1, last=1)
+    go_on(now=NOW)
+    with transaction.atomic():
+        notice = Notice.objects.select_for_update().get(kind=FORCE_MAJEURE.slug)
+        stopping = in_background(lambda: cancel(broadcast_id=broadcast.pk, by=staff, now=NOW))
+        wait_until_blocked()
+        Delivery.objects.create(notice=notice, channel="email", address="ada@example.com", due_at=NOW)
+        Notice.objects.filter(pk=notice.pk).update(is_expanded=True)
+    stopping.result(60)
+    assert notice.deliveries.get().state == "cancelled"
+
+
+def test_what_was_stopped_goes_by_no_fallback_either(
+    waiting: list[User], staff: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sms = Phones()
+    monkeypatch.setitem(CHANNELS, "sms", sms)
+    monkeypatch.setitem(CHANNELS, "email", Outside())
+    broadcast = sent(staff, plan=plan_of(waiting[0]), first=1, last=1)
+    go_on(now=NOW)
+    expand(now=NOW)
+    drain(now=NOW)
+    ContactPoint.objects.create(
+        customer=waiting[0], channel="sms", address="+85251234567", created_at=NOW, verified_at=NOW
+    )
+    [notice] = Notice.objects.filter(kind=FORCE_MAJEURE.slug)
+    assert not can_be_stopped(broadcast_again(broadcast))
+    Delivery.objects.create(notice=notice, channel="push", address="p", due_at=NOW)
+    cancel(broadcast_id=broadcast.pk, by=staff, now=NOW)
+
+    mail = notice.deliveries.get(channel="email")
+    told = Report(mail.provider_reference, has_arrived=False, detail="550 unknown")
+    assert deliveries.report(channel="email", told=told, now=NOW)
+    assert not notice.deliveries.filter(channel="sms").exists()
+
+
+def test_what_went_out_to_everybody_cannot_be_stopped(
+    waiting: list[User], staff: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CHANNELS, "email", Outside())
+    broadcast = sent(staff, plan=plan_of(waiting[0]))
+    while go_on(now=NOW):
+        pass
+    while drain(now=NOW):
+        pass
+    with pytest.raises(NotAllowed, match="sent to everybody already"):
+        cancel(broadcast_id=broadcast.pk, by=staff, now=NOW)
+    assert broadcast_again(broadcast).state == "done"
+
+
+# --- on the site ---------------------------------------------------------------------------------------
+
+
+def announced(staff: User, segment: Segment | None) -> Broadcast:
+    return submit(
+        kind=NEWS,
+        segment=segment,
+        texts=TEXTS,
+        is_announced=True,
+        banner_days=3,
+        by_id=staff.pk,
+        now=NOW,
+    )
+
+
+def test_what_everybody_reads_on_the_site_waits_for_another_person_however_few_it_is_sent_to(
+    waiting: list[User], staff: User
+) -> None:
+    broadcast = announced(staff, {"language": "zh-hans"})
+    assert (broadcast.recipients, broadcast.state) == (1, "submitted")
+    assert not Announcement.objects.exists()
+    with pytest.raises(NotAllowed, match="Somebody else"):
+        approve(broadcast_id=broadcast.pk, by_id=staff.pk, now=NOW)
+    assert not Announcement.objects.exists()
+
+    second = make_user(is_staff=True)
+    approve(broadcast_id=broadcast.pk, by_id=second.pk, now=NOW)
+    [published] = Announcement.objects.all()
+    assert (published.texts, published.published_by, published.approved_by) == (TEXTS, staff, second)
+    assert published.banner_until == NOW + timedelta(days=3)
+
+
+def test_an_announcement_is_sent_to_nobody(waiting: list[User], staff: User) -> None:
+    broadcast = announced(staff, None)
+    approve(broadcast_id=broadcast.pk, by_id=make_user(is_staff=True).pk, now=NOW)
+    assert go_on(now=NOW) == 0
+    assert (broadcast_again(broadcast).state, Announcement.objects.count()) == ("done", 1)
+    assert told_of_it() == []
+
+
+def test_what_is_stopped_comes_off_the_site(waiting: list[User], staff: User) -> None:
+    broadcast = announced(staff, {})
+    approve(broadcast_id=broadcast.pk, by_id=make_user(is_staff=True).pk, now=NOW)
+    cancel(broadcast_id=broadcast.pk, by=staff, now=NOW)
+    assert Announcement.objects.get().withdrawn_at == NOW
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"approved_at": NOW}, {"needs_approval": False, "approved_at": NOW, "state": "sending"}],
+    ids=["approved by nobody", "needs no approval"],
+)
+def test_the_database_lets_nobody_announce_alone(staff: User, change: dict[str, object]) -> None:
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Broadcast.objects.create(
+            **{
+                "kind": NEWS.slug,
+                "texts": TEXTS,
+                "is_announced": True,
+                "composed_by": staff,
+                "composed_at": NOW,
+                "recipients": 0,
+                "needs_approval": True,
+                **change,
+            }
+        )
+    for second in (None, staff):
+        with pytest.raises(IntegrityError), transaction.atomic():
+            Announcement.objects.create(
+                kind=NEWS.slug,
+                texts=TEXTS,
+                sha256="",
+                published_at=NOW,
+                dedupe_key="alone",
+                published_by=staff,
+                approved_by=second,
+            )
 
 
 def test_what_nobody_would_read_or_staff_do_not_write_is_refused(waiting: list[User], staff: User) -> None:
