@@ -25,7 +25,7 @@ from orders.models import (
     QueueEventKind,
     RefundState,
 )
-from orders.queue import units_ahead
+from orders.queue import Standing, standings
 from orders.receipts import ledger_entries
 
 
@@ -80,13 +80,17 @@ class Progress:
 
 
 def progress_of(order: Order, *, now: datetime) -> Progress:
-    """Gather what the page of `order` shows: a fixed number of queries, and one more per waiting line."""
+    """Gather what the page of `order` shows, in a fixed number of queries."""
     lines = list(order.lines.select_related("plan", "term", "order"))
+    places = standings(line.pk for line in lines if line.state == LineState.WAITING)
     estimates: defaultdict[int, list[Estimate]] = defaultdict(list)
     for estimate in (
         Estimate.objects.filter(line__order=order).select_related("forecast").order_by("line_id", "number")
     ):
-        estimates[estimate.line_id].append(estimate)
+        # What was recorded since we looked at the place belongs to another place.
+        place = places.get(estimate.line_id)
+        if place is None or place.estimate is None or estimate.number <= place.estimate.number:
+            estimates[estimate.line_id].append(estimate)
     given: defaultdict[int, list[Allocation]] = defaultdict(list)
     allocations = Allocation.objects.filter(line__order=order).select_related("device")
     for allocation in allocations.order_by("unit"):
@@ -112,7 +116,7 @@ def progress_of(order: Order, *, now: datetime) -> Progress:
         lines=tuple(
             LineProgress(
                 line=line,
-                units_ahead=units_ahead(line) if line.state == LineState.WAITING else None,
+                units_ahead=_units_ahead(line, places.get(line.pk)),
                 estimate=estimates[line.pk][-1] if estimates[line.pk] else None,
                 previous=estimates[line.pk][-2] if len(estimates[line.pk]) > 1 else None,
                 phones=tuple(phone for phone in given[line.pk] if phone.ended_at is None),
@@ -127,6 +131,13 @@ def progress_of(order: Order, *, now: datetime) -> Progress:
         guardian=requests[-1] if requests else None,
         awaits_guardian=order.awaits_guardian(now),
     )
+
+
+def _units_ahead(line: OrderLine, place: Standing | None) -> int | None:
+    """None of a line that does not wait; 0 of one that was served since we read it."""
+    if line.state != LineState.WAITING:
+        return None
+    return place.ahead if place else 0
 
 
 def _order_happenings(order: Order, requests: list[GuardianRequest]) -> list[Happening]:

@@ -27,7 +27,7 @@ from orders.models import (
     RefundLine,
     SegmentCount,
 )
-from orders.queue import standings, units_ahead
+from orders.queue import standings
 from orders.replacement import CannotReplace, replace_device
 
 UNKNOWN = "—"
@@ -151,7 +151,8 @@ class OrderLineAdmin(RecordAdmin):
 
     @column(gettext_lazy("units ahead"))
     def units_before(self, line: OrderLine) -> str:
-        return f"{units_ahead(line):,}" if line.state == LineState.WAITING else UNKNOWN
+        place = standings([line.pk]).get(line.pk)
+        return f"{place.ahead:,}" if place else UNKNOWN
 
     @column(gettext_lazy("customer"))
     def customer(self, line: OrderLine) -> str:

@@ -4,6 +4,7 @@ Every answer is exact, and read from the rows at the moment of asking. On Postgr
 segments (`segments.py`), so that they cost the same in a queue of a million lines; on SQLite from the plain sum.
 """
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -62,24 +63,35 @@ class Standing:
     estimate: Estimate | None
 
 
+_ESTIMATE = ", ".join(
+    f"(estimate).{field.column} AS {field.column}" for field in Estimate._meta.concrete_fields
+)
+_STANDINGS = f"SELECT waiting_line, ahead, {_ESTIMATE} FROM orders_standings(%s::bigint[])"  # noqa: S608
+_STANDINGS_BY_PLAIN_SUM = """
+    SELECT line.id AS waiting_line, estimate.*, (
+        SELECT coalesce(sum(quantity - allocated - withdrawn), 0) FROM orders_orderline AS other
+        WHERE other.plan_id = line.plan_id AND other.state = 'waiting'
+          AND (other.paid_at, other.id) < (line.paid_at, line.id)
+    ) AS ahead
+    FROM orders_orderline AS line LEFT JOIN orders_estimate AS estimate ON estimate.id = (
+        SELECT id FROM orders_estimate WHERE line_id = line.id ORDER BY number DESC LIMIT 1
+    )
+    WHERE line.state = 'waiting' AND line.id IN (SELECT value FROM json_each(%s))
+"""
+
+
 def standings(line_ids: Iterable[int]) -> dict[int, Standing]:
-    """Place and estimate in force of each line, by line id, in one statement; who does not wait is missing."""
+    """Place and estimate in force of each line, by line id, of one moment; who does not wait is missing.
+
+    One statement, which is all that a page, the admin and the bench ask about places that are shown.
+    """
     wanted = list(line_ids)
-    before = (
-        "orders_units_before(line.plan_id, line.paid_at, line.id)"
+    rows: RawQuerySet[Any] = (
+        Estimate.objects.raw(_STANDINGS, [wanted])
         if connection.vendor == "postgresql"
-        else "(SELECT coalesce(sum(quantity - allocated - withdrawn), 0) FROM orders_orderline AS other "
-        "WHERE other.plan_id = line.plan_id AND other.state = 'waiting' "
-        "AND (other.paid_at, other.id) < (line.paid_at, line.id))"
+        else Estimate.objects.raw(_STANDINGS_BY_PLAIN_SUM, [json.dumps(wanted)])
     )
-    rows: RawQuerySet[Any] = Estimate.objects.raw(
-        f"SELECT line.id AS waiting_line, {before} AS ahead, estimate.* FROM orders_orderline AS line "  # noqa: S608
-        "LEFT JOIN orders_estimate AS estimate ON estimate.id = (SELECT newest.id FROM orders_estimate AS newest "
-        "WHERE newest.line_id = line.id ORDER BY newest.number DESC LIMIT 1) "
-        f"WHERE line.state = 'waiting' AND line.id IN ({', '.join(['%s'] * len(wanted)) or 'NULL'})",
-        wanted,
-    )
-    return {row.waiting_line: Standing(int(row.ahead), row if row.pk else None) for row in rows}
+    return {row.waiting_line: Standing(row.ahead, row if row.pk else None) for row in rows}
 
 
 def units_waiting_by_plan(plan_ids: Iterable[int]) -> dict[int, int]:

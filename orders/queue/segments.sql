@@ -41,6 +41,25 @@ CREATE OR REPLACE FUNCTION orders_units_waiting(of_plan bigint)
 RETURNS bigint LANGUAGE sql STABLE PARALLEL SAFE AS
     'SELECT orders_units_before(of_plan, ''infinity'', 0)';
 
+-- Where lines stand and what their customers were promised last; who does not wait is missing. (A loop of short
+-- statements whose plans are kept: planning the one statement would take longer than all of it.)
+CREATE OR REPLACE FUNCTION orders_standings(of_lines bigint[])
+RETURNS TABLE (waiting_line bigint, ahead bigint, estimate orders_estimate)
+LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+DECLARE
+    one bigint;
+    line record;
+BEGIN
+    FOREACH one IN ARRAY of_lines LOOP
+        SELECT plan_id, paid_at INTO line FROM orders_orderline WHERE id = one AND state = 'waiting';
+        CONTINUE WHEN NOT FOUND;
+        waiting_line := one;
+        ahead := orders_units_before(line.plan_id, line.paid_at, one);
+        SELECT newest.* INTO estimate FROM orders_estimate AS newest WHERE line_id = one ORDER BY number DESC LIMIT 1;
+        RETURN NEXT;
+    END LOOP;
+END $$;
+
 -- A line that has begun or ceased to wait, or waits for another number of units.
 DO $$ BEGIN
     CREATE TYPE orders_moved AS (plan_id bigint, paid_at timestamptz, line_id bigint, units bigint, lines bigint);

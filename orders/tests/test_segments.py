@@ -11,7 +11,7 @@ from django.db.models import F
 
 from inventory.models import Fee, Plan
 from orders.models import LineState, OrderLine, SegmentCount
-from orders.queue import segments, units_ahead, units_waiting
+from orders.queue import segments, standings, units_waiting
 from orders.queue.segments import rebuild, roll_up, wrong_counts
 from tests.builders import NOW, make_fee, make_line, make_order, make_plan
 from tests.racing import failures, in_background, race
@@ -37,8 +37,10 @@ def queue_of(fee: Fee, lines: int) -> list[OrderLine]:
 def all_wrong(plan: Plan) -> list[tuple[int, int, int]]:
     """(line, units ahead as answered, units ahead counted one by one) where the two differ, and the same of the whole."""
     found, before = [], 0
-    for line in OrderLine.objects.waiting(plan_id=plan.pk):
-        answered = units_ahead(line)
+    lines = list(OrderLine.objects.waiting(plan_id=plan.pk))
+    places = standings(line.pk for line in lines)
+    for line in lines:
+        answered = places[line.pk].ahead
         if answered != before:
             found.append((line.pk, answered, before))
         before += line.waiting_units
