@@ -36,7 +36,7 @@ LATER = {"previous_likely": "2026-12-09", "previous_latest": "2027-01-10"}
 FACTS: dict[str, Sequence[Mapping[str, JSONValue]]] = {
     "money-returned": [
         {"reference": "VP-7K2M", "amount": TOTAL, "reason": reason}
-        for reason in ("late", "duplicate", "surplus")
+        for reason in ("late", "duplicate", "surplus", "incomplete", "wrong-currency")
     ],
     "payment-disputed": [{"reference": "VP-7K2M"}],
     "dispute-ended": [{"reference": "VP-7K2M"}],
@@ -126,7 +126,8 @@ FACTS: dict[str, Sequence[Mapping[str, JSONValue]]] = {
         for units, remaining in ((1, 0), (3, 1), (3, 7))
     ],
     "order-expired": [
-        {"reference": "VP-7K2M", "awaited_guardian": awaited_guardian} for awaited_guardian in (False, True)
+        {"reference": "VP-7K2M", "awaited_guardian": awaited_guardian, "was_short": was_short}
+        for awaited_guardian, was_short in ((False, False), (False, True), (True, False))
     ],
     "refund-approved": [
         {

@@ -24,6 +24,7 @@ from orders.guardians import Guardian, request_confirmation
 from orders.models import AttemptState, Order, OrderLine, OrderState, new_reference
 from orders.offers import Stock, stocks
 from orders.queue import lock_plans, units_of_customer
+from orders.returns import give_back_all
 from orders.revisions import announce_to
 from orders.telling import about_order
 
@@ -262,14 +263,15 @@ def expire_orders(*, now: datetime) -> int:
                 continue
             awaited_guardian = order.state == OrderState.AWAITING_GUARDIAN
             _end(order, state=OrderState.EXPIRED, now=now)
-            facts = {"awaited_guardian": awaited_guardian}
+            facts = {"awaited_guardian": awaited_guardian, "was_short": order.ledger.exists()}
             tell([about_order(order, kinds.ORDER_EXPIRED, facts)], now=now)
             expired += 1
     return expired
 
 
 def _end(order: Order, *, state: OrderState, now: datetime) -> None:
-    """Give the units back, and have the poller close what is open at a gateway."""
+    """Give the units back, and what was paid too little; have the poller close what is open at a gateway."""
     Order.objects.filter(pk=order.pk).update(state=state)
     order.attempts.filter(state=AttemptState.PENDING).update(next_poll_at=now)
     order.refresh_from_db()
+    give_back_all(order, now=now)

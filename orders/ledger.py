@@ -214,6 +214,12 @@ def _settle(order: Order, *, new: Sequence[LedgerEntry], seen_at: datetime | Non
     latest = fitting[-1]
     if balance < order.total:
         _review(order, ReviewKind.UNDERPAID, latest, f"{order.total - balance} are missing.", now=now)
+        if order.state == OrderState.UNPAID:
+            # What else is open at a gateway is over too much by now, and closed by the poller.
+            order.attempts.filter(state=AttemptState.PENDING).update(next_poll_at=now)
+            return
+        for entry in fitting:
+            _give_back(order, entry, entry.money, reason=ReturnReason.INCOMPLETE, now=now)
         return
     if order.state != OrderState.UNPAID and not _has_room(order):
         for entry in fitting:

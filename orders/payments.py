@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 from evidence.clock import ticking
 from orders.gateways import gateway_named, methods_on_offer
 from orders.gateways.protocol import Charge, CredentialsRefused, Declined, Unavailable, Unreachable
-from orders.ledger import apply_snapshot
+from orders.ledger import apply_snapshot, missing_of
 from orders.models import AttemptState, Order, OrderState, PaymentAttempt, ReviewKind, WebhookEvent
 from orders.reviews import open_review_item
 from orders.unanswered import is_to_be_tried, next_try, report_silence
@@ -56,7 +56,7 @@ class Payer:
 
 
 def begin_payment(*, order_id: int, method: str, payer: Payer, now: datetime) -> PaymentAttempt:
-    """Open a payment at the method's gateway and answer the attempt with the way to pay it.
+    """Open a payment of what the order lacks at the method's gateway and answer the attempt with the way to pay it.
 
     That is an address to go to (`pay_url`), or `instructions` for our own page, or both.
 
@@ -68,6 +68,14 @@ def begin_payment(*, order_id: int, method: str, payer: Payer, now: datetime) ->
     its address still has to be asked for.
     """
     attempt = _attempt_at(order_id=order_id, method=method, now=now)
+    if attempt.amount != missing_of(attempt.order):
+        # Begun before a part was paid otherwise. Closed, it makes room for one over what is missing now.
+        refresh_attempt(attempt_id=attempt.pk, now=now)
+        attempt = _attempt_at(order_id=order_id, method=method, now=now)
+        if attempt.amount != missing_of(attempt.order):
+            raise NotPayable(
+                _("This way to pay is still open for another amount. Please choose another one.")
+            )
     if attempt.is_open_to_pay:
         return attempt
     charge = Charge(
@@ -116,13 +124,14 @@ def _attempt_at(*, order_id: int, method: str, now: datetime) -> PaymentAttempt:
         offered = {offer.slug: offer for offer in methods_on_offer(order.currency)}
         if method not in offered:
             raise NotPayable(_("This way to pay is not available. Please choose another one."))
-        if order.state == OrderState.PAID:
+        due = missing_of(order)
+        if order.state == OrderState.PAID or due.minor <= 0:
             raise NotPayable(_("This order is paid."))
         if not order.is_payable(now):
             raise NotPayable(_("The time to pay this order is over. Please order again."))
         _refuse_a_second(order)
         attempts = order.attempts.select_related("order")
-        # A captured attempt of an unpaid order was too small; a person looks at it, the buyer may pay again.
+        # A captured attempt of an unpaid order was too small; a person looks at it, the buyer may pay the rest.
         attempt = attempts.filter(method=method, state__in=AttemptState.open()).first()
         if attempt is None:
             attempt = PaymentAttempt.objects.create(
@@ -130,7 +139,7 @@ def _attempt_at(*, order_id: int, method: str, now: datetime) -> PaymentAttempt:
                 reference=f"{order.reference}-{order.attempts.count() + 1}",
                 method=method,
                 gateway=offered[method].gateway,
-                amount_minor=order.total_minor,
+                amount_minor=due.minor,
                 currency=order.currency,
                 created_at=now,
                 expires_at=order.pay_until,
@@ -287,13 +296,13 @@ def _next_poll(attempt: PaymentAttempt, *, now: datetime) -> datetime | None:
 def refresh_attempt(*, attempt_id: int, now: datetime) -> PaymentAttempt:
     """Fetch what the gateway knows of a payment and apply it. Raises Unavailable.
 
-    A payment whose order has ended, or is paid by another, is closed first, so that nobody pays it by an old
-    tab; if the buyer was faster, the gateway says so.
+    A payment whose order has ended, is paid by another, or lacks another amount by now, is closed first, so that
+    nobody pays it by an old tab; if the buyer was faster, the gateway says so.
     """
     attempt = PaymentAttempt.objects.select_related("order").get(pk=attempt_id)
     gateway = gateway_named(attempt.gateway)
     try:
-        if attempt.state == AttemptState.PENDING and attempt.order.state != OrderState.UNPAID:
+        if attempt.state == AttemptState.PENDING and not _is_wanted(attempt):
             with contextlib.suppress(Declined):
                 gateway.close(provider_id=attempt.provider_id)
         snapshot = gateway.fetch(
@@ -317,6 +326,11 @@ def refresh_attempt(*, attempt_id: int, now: datetime) -> PaymentAttempt:
         ).update(state=AttemptState.EXPIRED, next_poll_at=None)
         attempt.refresh_from_db()
     return attempt
+
+
+def _is_wanted(attempt: PaymentAttempt) -> bool:
+    """Whether the order still waits for just this payment."""
+    return attempt.order.state == OrderState.UNPAID and attempt.amount == missing_of(attempt.order)
 
 
 def _report_refusal(attempt: PaymentAttempt, refusal: CredentialsRefused, *, now: datetime) -> None:

@@ -277,6 +277,29 @@ def give_back(
     return back
 
 
+def give_back_all(order: Order, *, now: datetime) -> None:
+    """Have all that an order holds sent back that has ended without being paid, and tell its buyer.
+
+    Runs in the transaction that ends it, which holds its lock.
+    """
+    for attempt in order.attempts.order_by("pk"):
+        for currency in sorted(set(attempt.ledger.values_list("currency", flat=True))):
+            free = free_to_return(order, attempt, currency=currency)
+            if not free:
+                continue
+            is_other = currency != order.currency
+            back = MoneyReturn.objects.create(
+                order=order,
+                attempt=attempt,
+                reference=f"{order.reference}-B{order.money_returns.count() + 1}",
+                reason=ReturnReason.WRONG_CURRENCY if is_other else ReturnReason.INCOMPLETE,
+                minor=free.minor,
+                currency=currency,
+                due_at=now,
+            )
+            tell([about_return(order, back)], now=now)
+
+
 def free_to_return(order: Order, attempt: PaymentAttempt, *, currency: str) -> Money:
     """What one payment holds that the order does not need: all of another currency, all of an unpaid order,
     what is over the total of a paid one. Returns and refunds on their way are deducted.

@@ -8,12 +8,15 @@ from django.db import IntegrityError, connection, transaction
 
 from inventory.money import Money
 from notices.models import Notice
+from notices.rendering import render
 from orders.checkout import cancel_order, expire_orders
 from orders.gateways.emulators import stripe as stripes
 from orders.gateways.emulators.running import RunningSandbox
+from orders.gateways.emulators.running_stripe import RunningStripe
 from orders.gateways.emulators.sandbox import Outcome
+from orders.gateways.protocol import Unavailable
 from orders.models import LedgerEntry, Order, ReturnReason, ReviewItem
-from orders.payments import poll_payments
+from orders.payments import NotPayable, poll_payments
 from orders.returns import CannotReturn, give_back, send_returns
 from orders.tests.gateway_servers import Listener
 from orders.tests.paying import PAID, UNPAID, Door, Standing, begin, hand_on, standing_of
@@ -60,12 +63,77 @@ def test_buyer_who_paid_too_little_sees_what_is_missing(
 
     with door.browser_of(order) as browser:
         page = browser.get(f"/orders/{order.reference}/pay/")
+        order_page = browser.get(f"/orders/{order.reference}/")
 
     assert "A payment has arrived, but it does not cover the order: $0.01 is missing." in page.text
+    assert "Pay $0.01" in page.text
+    assert "<strong>Not paid in full: $0.01 is missing.</strong>" in order_page.text
+    assert [each for each in ("Pay $49.90",) if each in page.text or each in order_page.text] == []
 
 
 @pytest.mark.payment_case(13)
-def test_order_that_expires_half_paid_does_not_say_that_nothing_was_charged(
+def test_what_is_missing_is_paid_by_whatever_method_and_pays_the_order(
+    sandbox: RunningSandbox, stripe: RunningStripe, shop: Listener, order: Order, door: Door, now: datetime
+) -> None:
+    sandbox.decide(begin(order, now=now).pay_url, Outcome.PAY_LESS)
+    hand_on(sandbox, shop, door, now=now)
+
+    rest = begin(order, now=now, method="card")
+    assert rest.amount == Money(1, "USD")
+    stripe.decide(rest.pay_url)
+    hand_on(stripe, shop, door, now=now)
+
+    assert standing_of(order) == replace(
+        PAID, ledger=(("capture", 4_989, "USD"), ("capture", 1, "USD")), reviews=("underpaid",)
+    )
+
+
+@pytest.mark.payment_case(13, 17)
+def test_payment_that_was_begun_over_all_is_closed_and_makes_room_for_one_over_the_rest(
+    sandbox: RunningSandbox, stripe: RunningStripe, shop: Listener, order: Order, door: Door, now: datetime
+) -> None:
+    over_all = begin(order, now=now, method="card")
+    sandbox.decide(begin(order, now=now).pay_url, Outcome.PAY_LESS)
+    hand_on(sandbox, shop, door, now=now)
+
+    rest = begin(order, now=now, method="card")
+
+    over_all.refresh_from_db()
+    assert (over_all.state, rest.amount, rest.is_open_to_pay) == ("cancelled", Money(1, "USD"), True)
+    assert [session["status"] for session in stripe.books()["sessions"]] == ["expired", "open"]
+
+
+@pytest.mark.payment_case(13, 17)
+def test_old_tab_over_all_is_closed_by_the_poller_when_a_part_has_come(
+    sandbox: RunningSandbox, stripe: RunningStripe, shop: Listener, order: Order, door: Door, now: datetime
+) -> None:
+    begin(order, now=now, method="card")
+    sandbox.decide(begin(order, now=now).pay_url, Outcome.PAY_LESS)
+    hand_on(sandbox, shop, door, now=now)
+
+    assert poll_payments(now=now) == 1
+
+    [session] = stripe.books()["sessions"]
+    assert session["status"] == "expired"
+
+
+@pytest.mark.payment_case(13, 17)
+def test_payment_over_all_that_cannot_be_closed_is_not_led_to(
+    sandbox: RunningSandbox, stripe: RunningStripe, shop: Listener, order: Order, door: Door, now: datetime
+) -> None:
+    stripe.set_faults(lost_answers=10)
+    with pytest.raises(Unavailable):
+        begin(order, now=now, method="card")
+    stripe.set_faults(lost_answers=0)
+    sandbox.decide(begin(order, now=now).pay_url, Outcome.PAY_LESS)
+    hand_on(sandbox, shop, door, now=now)
+
+    with pytest.raises(NotPayable, match="still open for another amount"):
+        begin(order, now=now, method="card")
+
+
+@pytest.mark.payment_case(13)
+def test_order_that_expires_half_paid_gives_it_back_and_says_so(
     sandbox: RunningSandbox, shop: Listener, order: Order, door: Door, now: datetime
 ) -> None:
     sandbox.decide(begin(order, now=now).pay_url, Outcome.PAY_LESS)
@@ -75,8 +143,41 @@ def test_order_that_expires_half_paid_does_not_say_that_nothing_was_charged(
     with door.browser_of(order) as browser:
         page = browser.get(f"/orders/{order.reference}/")
 
-    assert "What you paid is on record and is given back to you." in page.text
+    assert "What you paid goes back to you, as said below." in page.text
+    assert "$49.89 that you paid are given back: it never covered the order." in page.text
     assert "Nothing was charged" not in page.text
+    assert "was not paid in full in time" in render(Notice.objects.get(kind="order-expired")).body
+    assert "was less than it costs" in render(Notice.objects.get(kind="money-returned")).body
+
+    assert send_returns(now=now) == 1
+    hand_on(sandbox, shop, door, now=now)
+    assert standing_of(order) == replace(
+        UNPAID,
+        state="expired",
+        ledger=(("capture", 4_989, "USD"), ("refund", -4_989, "USD")),
+        returns=(("incomplete", 4_989, "paid"),),
+        reviews=("underpaid",),
+        told=("money-returned", "order-expired"),
+    )
+
+
+@pytest.mark.payment_case(14)
+def test_other_currency_goes_back_when_the_order_has_expired(
+    sandbox: RunningSandbox, shop: Listener, order: Order, door: Door, now: datetime
+) -> None:
+    sandbox.decide(begin(order, now=now).pay_url, Outcome.PAY_OTHER_CURRENCY)
+    hand_on(sandbox, shop, door, now=now)
+
+    assert [expire_orders(now=now + timedelta(hours=1)) for _ in range(2)] == [1, 0]
+
+    assert standing_of(order) == replace(
+        UNPAID,
+        state="expired",
+        ledger=(("capture", 4_990, "JPY"),),
+        returns=(("wrong-currency", 4_990, "due"),),
+        reviews=("wrong-currency",),
+        told=("money-returned", "order-expired"),
+    )
 
 
 @pytest.mark.payment_case(14)
@@ -219,7 +320,14 @@ def test_who_orders_anew_for_another_total_cannot_pay_the_old_one_by_its_open_ta
     [
         (
             Outcome.PAY_LESS,
-            replace(UNPAID, state="cancelled", ledger=(("capture", 4_989, "USD"),), reviews=("underpaid",)),
+            replace(
+                UNPAID,
+                state="cancelled",
+                ledger=(("capture", 4_989, "USD"),),
+                returns=(("incomplete", 4_989, "due"),),
+                reviews=("underpaid",),
+                told=("money-returned",),
+            ),
         ),
         (Outcome.PAY_MORE, replace(PAID, ledger=(("capture", 5_090, "USD"),), reviews=("surplus",))),
     ],

@@ -47,17 +47,17 @@ going_back_shows_it = cache_control(private=True, no_cache=True)
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How an unpaid order stands: its payment, and what is missing if that has arrived and does not cover it."""
+    """How an unpaid order stands: its payment, and what is `due`; that is less than all where a payment was short."""
 
-    order: Order
     attempt: PaymentAttempt | None
-    missing: Money | None
+    due: Money
+    is_short: bool
 
     @property
     def offered(self) -> str:
-        """What there is a way to pay for; empty while a payment is being confirmed."""
+        """What there is a way to pay; empty while a payment is being confirmed."""
         is_confirming = self.attempt is not None and self.attempt.state == AttemptState.CONFIRMING
-        return "" if is_confirming else str(self.order.total)
+        return "" if is_confirming else str(self.due)
 
 
 @login_required
@@ -336,10 +336,10 @@ def _payer(request: CustomerRequest, order: Order) -> Payer:
 
 def _standing(order: Order) -> Standing:
     """Of several payments the one that is being confirmed counts, or else the newest."""
-    attempts = order.attempts.order_by("-pk")
+    attempts = list(order.attempts.order_by("-pk"))
     attempt = max(attempts, key=lambda each: each.state == AttemptState.CONFIRMING, default=None)
-    is_short = attempt is not None and attempt.state == AttemptState.CAPTURED
-    return Standing(order, attempt, missing_of(order) if is_short else None)
+    is_short = any(each.state == AttemptState.CAPTURED for each in attempts)
+    return Standing(attempt, due=missing_of(order) if is_short else order.total, is_short=is_short)
 
 
 def _language() -> str:

@@ -20,8 +20,10 @@ from accounts.views import CustomerRequest
 from agreements.continued_use import counts_as_use
 from agreements.models import Acceptance
 from agreements.revisions import revisions_since
+from inventory.money import Money
 from orders.checkout import CannotCancel, cancel_order
 from orders.forms import GuardianContactForm
+from orders.ledger import missing_of
 from orders.models import (
     AttemptState,
     Document,
@@ -59,10 +61,11 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """An order at one moment, as its page shows it."""
+    """An order at one moment, as its page shows it. `due` is what an unpaid one lacks."""
 
     order: Order
     progress: Progress
+    due: Money
     standings: tuple[Standing, ...]
     attempts: tuple[PaymentAttempt, ...]
     money_returns: tuple[MoneyReturn, ...]
@@ -202,13 +205,18 @@ def _situation(progress: Progress, looks: Looks) -> Situation:
     order = progress.order
     first = Estimate.objects.filter(line__order=order, number=1).values_list("line_id", "units_ahead")
     at_payment = dict(first)
+    attempts = tuple(order.attempts.order_by("pk"))
+    is_short = order.state == OrderState.UNPAID and any(
+        attempt.state == AttemptState.CAPTURED for attempt in attempts
+    )
     return Situation(
         order=order,
         progress=progress,
+        due=missing_of(order) if is_short else order.total,
         standings=tuple(
             Standing(each, at_payment.get(each.line.pk), _moves(each, looks)) for each in progress.lines
         ),
-        attempts=tuple(order.attempts.order_by("pk")),
+        attempts=attempts,
         money_returns=tuple(order.money_returns.order_by("pk")),
         refunds=tuple(
             order.refunds.filter(state__in=RefundState.granted()).select_related("order").order_by("pk")
