@@ -9,7 +9,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
@@ -154,11 +154,11 @@ def _send(channel: Channel, *, clock: Clock) -> int:
 
 
 def _words(delivery: Claimed, said: Said, channel: Channel, *, clock: Clock) -> Message | Text | None:
-    """The words of the first attempt, or new ones; None for a delivery that was put off because it has none."""
+    """The words of the first attempt, or new ones, as they go over the wire; None for a delivery that was put off because it has none."""
     if delivery.message_id:
         return Message.objects.get(pk=delivery.message_id)
     try:
-        return write(
+        text = write(
             delivery.kind,
             delivery.read_facts(),
             said=said,
@@ -166,6 +166,8 @@ def _words(delivery: Claimed, said: Said, channel: Channel, *, clock: Clock) -> 
             time_zone=delivery.time_zone,
             form=channel.form,
         )
+        sent = channel.fitted(_unsent(delivery, text))
+        return Text(text.language, sent.subject, sent.body)
     except Exception as mistake:  # whatever is wrong with one template or fact, the others go out
         logger.exception("Notice %s cannot be written.", delivery.notice_id)
         with transaction.atomic():
@@ -204,21 +206,27 @@ def _kept(words: Message | Text) -> Message:
 
 
 def _outgoing(delivery: Claimed, message: Message) -> Outgoing:
-    kind = KINDS[delivery.kind]
+    """What goes out: with what the channel needs beside the address, and with the proof that a link may have."""
+    unsent = _unsent(delivery, message)
     details: Mapping[str, Any] = {}
     if delivery.contact_point_id:
         details = ContactPoint.objects.values_list("details", flat=True).get(pk=delivery.contact_point_id)
+    url = signed(delivery.url) if unsent.kind.signs_link else delivery.url
+    return replace(unsent, message_id=message.pk, details=details, url=url)
+
+
+def _unsent(delivery: Claimed, words: Text | Message) -> Outgoing:
     return Outgoing(
         delivery_id=delivery.id,
-        message_id=message.pk,
+        message_id=0,
         recipient_id=delivery.recipient_id,
         address=delivery.address,
-        details=details,
+        details={},
         about=delivery.about,
-        kind=kind,
-        language=message.language,
-        subject=message.subject,
-        body=message.body,
-        url=signed(delivery.url) if kind.signs_link else delivery.url,
+        kind=KINDS[delivery.kind],
+        language=words.language,
+        subject=words.subject,
+        body=words.body,
+        url=delivery.url,
         thread=delivery.thread,
     )

@@ -217,7 +217,7 @@ class DeliveryEventAdmin(RecordAdmin):
 
 @admin.register(Message)
 class MessageAdmin(RecordAdmin):
-    list_display = ("subject", "language", "sha256")
+    list_display = ("__str__", "language", "sha256")
     list_filter = ("language",)
     search_fields = ("subject", "sha256__startswith")
     ordering = ("-id",)

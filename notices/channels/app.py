@@ -15,7 +15,7 @@ device it was.
 import binascii
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from urllib.parse import urlencode
 
@@ -27,7 +27,15 @@ from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook, WebhookV
 from accounts.models import User
 from notices.channels.addresses import addresses_of
 from notices.channels.asking import hand_over, is_reachable, refusal
-from notices.channels.protocol import Accepted, Address, Gone, NotProven, Outgoing, Unavailable
+from notices.channels.protocol import (
+    Accepted,
+    Address,
+    Gone,
+    NotProven,
+    Outgoing,
+    Unavailable,
+    text_beside_title,
+)
 from notices.kinds import Form
 
 
@@ -61,6 +69,9 @@ class App:
     def addresses_of(self, recipients: Sequence[User]) -> Mapping[int, Sequence[Address]]:
         return addresses_of(self.slug, recipients)
 
+    def fitted(self, outgoing: Outgoing) -> Outgoing:
+        return replace(outgoing, body=text_beside_title(outgoing))
+
     def send(self, outgoing: Outgoing, *, now: datetime) -> Accepted:
         signer = _signer()
         if not signer:
@@ -69,7 +80,7 @@ class App:
             {
                 "device": outgoing.address,
                 "title": outgoing.subject,
-                "text": outgoing.body if outgoing.body != outgoing.subject else "",
+                "text": outgoing.body,
                 "url": f"{settings.SITE_URL}{outgoing.url}" if outgoing.url else "",
                 "kind": outgoing.kind.slug,
                 "about": outgoing.about,

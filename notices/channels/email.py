@@ -55,6 +55,9 @@ class Email:
     def addresses_of(self, recipients: Sequence[User]) -> Mapping[int, Sequence[Address]]:
         return {recipient.pk: (Address(recipient.email),) for recipient in recipients if recipient.email}
 
+    def fitted(self, outgoing: Outgoing) -> Outgoing:
+        return outgoing
+
     def send(self, outgoing: Outgoing, *, now: datetime) -> Accepted:
         message = compose(outgoing)
         try:

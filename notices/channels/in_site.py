@@ -31,6 +31,9 @@ class InSite:
     def addresses_of(self, recipients: Sequence[User]) -> Mapping[int, Sequence[Address]]:
         return {recipient.pk: (Address(str(recipient.pk)),) for recipient in recipients}
 
+    def fitted(self, outgoing: Outgoing) -> Outgoing:
+        return outgoing
+
     def send(self, outgoing: Outgoing, *, now: datetime) -> Accepted:
         self.send_all([outgoing], now=now)
         return Accepted()

@@ -33,5 +33,8 @@ class Letter:
     def addresses_of(self, recipients: Sequence[User]) -> Mapping[int, Sequence[Address]]:
         return addresses_of(self.slug, recipients)
 
+    def fitted(self, outgoing: Outgoing) -> Outgoing:
+        return outgoing
+
     def send(self, outgoing: Outgoing, *, now: datetime) -> Accepted:
         raise Refused("A letter is printed and posted by staff.")

@@ -66,7 +66,8 @@ class Outgoing:
 
     `body` is in the channel's form. `url` is a path of our site, or empty; `about` the reference of its subject, or
     empty; `details` those of the contact point (see `ContactPoint`), or empty. Of the messages of one `thread` to one
-    recipient the newest replaces the others; empty: each stands.
+    recipient the newest replaces the others; empty: each stands. As long as its words are being fitted to the channel, it has
+    no `message_id` yet (0).
     """
 
     delivery_id: int
@@ -86,6 +87,11 @@ class Outgoing:
     def reference(self) -> str:
         """The same at every attempt: an idempotency key for providers that know such a thing."""
         return f"delivery-{self.delivery_id}"
+
+
+def text_beside_title(outgoing: Outgoing) -> str:
+    """What is said below the subject where both are shown: nothing, where the short text only repeats it."""
+    return outgoing.body if outgoing.body != outgoing.subject else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +154,13 @@ class Channel(Protocol):
         """Where each of them is reached, by id. Who is missing cannot be reached by this channel."""
         ...
 
+    def fitted(self, outgoing: Outgoing) -> Outgoing:
+        """The same with the words that go over the wire, all of them and no others: shortened, set in fields, with a link.
+
+        They are kept as evidence, so `send` changes nothing in them; it only puts a code into its place.
+        """
+        ...
+
     def send(self, outgoing: Outgoing, *, now: datetime) -> Accepted:
-        """Hand over one message. Raises Unavailable, Refused or Uncertain."""
+        """Hand over one message, whose words are fitted. Raises Unavailable, Refused or Uncertain."""
         ...

@@ -11,6 +11,7 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache
 from urllib.parse import urlsplit
@@ -27,7 +28,15 @@ from pywebpush import WebPusher
 from accounts.models import User
 from notices.channels.addresses import addresses_of
 from notices.channels.asking import hand_over, is_reachable, refusal
-from notices.channels.protocol import Accepted, Address, Gone, Outgoing, Refused, Unavailable
+from notices.channels.protocol import (
+    Accepted,
+    Address,
+    Gone,
+    Outgoing,
+    Refused,
+    Unavailable,
+    text_beside_title,
+)
 from notices.kinds import Form, Urgency
 
 # Push services need take no more than 4,096 bytes, encrypted; that is a little below.
@@ -65,12 +74,23 @@ class Push:
     def addresses_of(self, recipients: Sequence[User]) -> Mapping[int, Sequence[Address]]:
         return addresses_of(self.slug, recipients)
 
+    def fitted(self, outgoing: Outgoing) -> Outgoing:
+        """With as much of the text as there is room for."""
+        message = replace(outgoing, body=text_beside_title(outgoing))
+        while message.body and (excess := len(payload(message)) - LONGEST_PAYLOAD) > 0:
+            # No character takes more than 6 bytes, so this never cuts off more than must be, nor for ever.
+            text = message.body[: -max(excess // 6, 2)].rstrip()
+            message = replace(message, body=f"{text}…" if text else "")
+        return message
+
     def send(self, outgoing: Outgoing, *, now: datetime) -> Accepted:
         # Asked again: what is allowed may have changed since the browser subscribed.
         if not may_be_endpoint(outgoing.address):
             raise Gone("The endpoint is not one of a push service that we speak to.")
         if not are_keys(outgoing.details):
             raise Gone("The subscription has no keys.")
+        if len(payload(outgoing)) > LONGEST_PAYLOAD:
+            raise Refused("Title and address alone are too long for a push message.")
         urgency, kept_for = URGENCIES[outgoing.kind.urgency]
         headers = {
             "Content-Encoding": "aes128gcm",
@@ -133,24 +153,15 @@ def are_keys(details: Mapping[str, object]) -> bool:
 
 
 def payload(outgoing: Outgoing) -> bytes:
-    """What the service worker gets: JSON, the text cut to what there is room for."""
-    text = outgoing.body if outgoing.body != outgoing.subject else ""
-    while True:
-        content = {
-            "title": outgoing.subject,
-            "body": text,
-            "url": outgoing.url,
-            "tag": _topic(outgoing),
-            "lang": outgoing.language,
-        }
-        written = json.dumps(content, ensure_ascii=False).encode()
-        if len(written) <= LONGEST_PAYLOAD:
-            return written
-        if not text:
-            raise Refused("Title and address alone are too long for a push message.")
-        # No character takes more than 6 bytes, so this never cuts off more than must be, nor for ever.
-        excess = len(written) - LONGEST_PAYLOAD
-        text = text[: -max(excess // 6, 2)].rstrip() + "…" if len(text) > 2 else ""
+    """What the service worker gets: JSON."""
+    content = {
+        "title": outgoing.subject,
+        "body": outgoing.body,
+        "url": outgoing.url,
+        "tag": _topic(outgoing),
+        "lang": outgoing.language,
+    }
+    return json.dumps(content, ensure_ascii=False).encode()
 
 
 def _topic(outgoing: Outgoing) -> str:

@@ -11,6 +11,7 @@ import hmac
 import json
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
@@ -61,6 +62,8 @@ PLAIN = str.maketrans(
         "\u202f": " ",
     }
 )
+# Characters of a text that a link may not drive out.
+WORDS_BESIDE_LINK = 30
 # How long to wait where a provider counts what one number gets in a minute, an hour, a day, and says no more.
 PAUSE = timedelta(hours=1)
 
@@ -114,6 +117,10 @@ class Sms:
     def addresses_of(self, recipients: Sequence[User]) -> Mapping[int, Sequence[Address]]:
         return addresses_of(self.slug, recipients)
 
+    def fitted(self, outgoing: Outgoing) -> Outgoing:
+        """In one paragraph, with who sends it and a link, in as many segments as are paid for at most. It has no subject."""
+        return replace(outgoing, subject="", body=fitted(outgoing))
+
     def send(self, outgoing: Outgoing, *, now: datetime) -> Accepted:
         provider = PROVIDERS.get(settings.SMS_PROVIDER)
         if not provider:
@@ -126,31 +133,38 @@ class Sms:
             if current is None:
                 raise Refused("There is nothing to prove any more: the code is too old, or was used.")
             text, code = text.replace(codes.PLACEHOLDER, current), current
-        return provider.send(outgoing, fitted(text, outgoing), code=code, now=now)
+        return provider.send(outgoing, text, code=code, now=now)
 
 
-def fitted(text: str, outgoing: Outgoing) -> str:
-    """`text` in one paragraph, with who sends it and a link, in as many segments as are paid for at most."""
-    link = (
-        "" if outgoing.address.startswith(MAINLAND) or not outgoing.url else settings.SITE_URL + outgoing.url
-    )
-    text = " ".join(text.split())
+def fitted(outgoing: Outgoing) -> str:
+    """The text of a message as it goes out, but for a code that is put into its place. A link for which there is no room
+    beside the first words is left out.
+    """
+    text = " ".join(outgoing.body.split())
     if BRAND not in text:
         text = f"{BRAND}: {text}"
     cut_off = "…"
     if outgoing.language == "en":
-        text, cut_off = text.translate(PLAIN), "..."
-    end = f" {link}" if link else ""
-    written = text + end
-    while segments(written) > settings.SMS_MOST_SEGMENTS:
-        text = text[:-1]
-        written = text.rstrip() + cut_off + end
-    return written
+        cut_off = "..."
+        text = codes.PLACEHOLDER.join(part.translate(PLAIN) for part in text.split(codes.PLACEHOLDER))
+    if outgoing.url and not outgoing.address.startswith(MAINLAND):
+        end = f" {settings.SITE_URL}{outgoing.url}"
+        if segments(text[:WORDS_BESIDE_LINK] + cut_off + end) <= settings.SMS_MOST_SEGMENTS:
+            return _cut(text, cut_off, end)
+    return _cut(text, cut_off, "")
 
 
 def segments(text: str) -> int:
-    """How many messages the operators make of it, and bill."""
-    return len(smsutil.split(text).parts)
+    """How many messages the operators make of it, and bill, when its code is in its place."""
+    return len(smsutil.split(text.replace(codes.PLACEHOLDER, "0" * codes.DIGITS)).parts)
+
+
+def _cut(text: str, cut_off: str, end: str) -> str:
+    written = text + end
+    while segments(written) > settings.SMS_MOST_SEGMENTS and text:
+        text = text[:-1]
+        written = text.rstrip() + cut_off + end
+    return written
 
 
 def read_reports(

@@ -16,7 +16,7 @@ import re
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
@@ -101,6 +101,14 @@ class Wechat:
     def addresses_of(self, recipients: Sequence[User]) -> Mapping[int, Sequence[Address]]:
         return addresses_of(self.slug, recipients)
 
+    def fitted(self, outgoing: Outgoing) -> Outgoing:
+        """The template's fields, each a line of the text in the order of FIELDS, and not too long. It has no subject."""
+        with translation.override(outgoing.language):
+            label = str(outgoing.kind.label)
+        about = "".join(filter(str.isascii, outgoing.about))[:ABOUT_LENGTH] or "-"
+        lines = (shortened(label, FIELD_LENGTH), shortened(outgoing.body, FIELD_LENGTH), about)
+        return replace(outgoing, subject="", body="\n".join(lines))
+
     def send(self, outgoing: Outgoing, *, now: datetime) -> Accepted:
         content = {
             "touser": outgoing.address,
@@ -128,16 +136,9 @@ class Wechat:
 
 
 def fields_of(outgoing: Outgoing) -> dict[str, str]:
-    """The template's fields, each one line that is not too long."""
-    with translation.override(outgoing.language):
-        label = str(outgoing.kind.label)
-    about = "".join(filter(str.isascii, outgoing.about))[:ABOUT_LENGTH] or "-"
-    ours = {
-        "kind": shortened(label, FIELD_LENGTH),
-        "text": shortened(outgoing.body, FIELD_LENGTH),
-        "about": about,
-    }
-    return {settings.WECHAT_OA_FIELDS[name]: value for name, value in ours.items()}
+    """The lines of a fitted text by the names that they have in the template."""
+    lines = zip(FIELDS, outgoing.body.split("\n"), strict=True)
+    return {settings.WECHAT_OA_FIELDS[name]: line for name, line in lines}
 
 
 def shortened(text: str, length: int) -> str:

@@ -14,6 +14,7 @@ from typing import ClassVar
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
+from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 
 from evidence.models import AppendOnly, WriteOnce
@@ -80,19 +81,24 @@ class Notice(WriteOnce):
 
 
 class Message(AppendOnly):
-    """A rendered text, kept once however often it is sent."""
+    """A rendered text, as it went over the wire: kept once, however often it is sent. Short ones have no subject."""
 
     sha256 = models.CharField(_("sha256"), max_length=64, unique=True)
     language = models.CharField(_("language"), max_length=10)
-    subject = models.CharField(_("subject"), max_length=200)
-    body = models.TextField(_("text"))
+    subject = models.CharField(_("subject"), max_length=200, blank=True)
+    body = models.TextField(_("text"), blank=True)
 
     class Meta:
         verbose_name = _("message text")
         verbose_name_plural = _("message texts")
 
     def __str__(self) -> str:
-        return self.subject
+        return self.subject or self.beginning
+
+    @property
+    def beginning(self) -> str:
+        """What stands for it where it has no subject."""
+        return Truncator(" ".join(self.body.split())).chars(80)
 
 
 class DeliveryState(models.TextChoices):

@@ -18,7 +18,7 @@ from notices.channels.emulators.push import PushService
 from notices.channels.emulators.running import KEY, SHORT_BACKOFF, RunningCarrier, running
 from notices.channels.emulators.sms import AlibabaShaped, TwilioShaped
 from notices.channels.emulators.wechat import WechatAccount
-from notices.channels.protocol import Outgoing
+from notices.channels.protocol import Accepted, Channel, Outgoing
 from notices.channels.push import public_key
 from notices.kinds import PAYMENT_RECEIVED
 from notices.models import ContactPoint
@@ -50,6 +50,11 @@ def outgoing(address: str, **fields: Any) -> Outgoing:
             **fields,
         }
     )
+
+
+def hand_over(channel: Channel, message: Outgoing) -> Accepted:
+    """As the outbox does it: the words are fitted, then sent as they are."""
+    return channel.send(channel.fitted(message), now=NOW)
 
 
 def proved_phone(owner: User, number: str = "+85251234567") -> ContactPoint:

@@ -66,6 +66,9 @@ class Outside:
     def addresses_of(self, recipients: Sequence[User]) -> Mapping[int, Sequence[Address]]:
         return {recipient.pk: (Address(recipient.email),) for recipient in recipients}
 
+    def fitted(self, outgoing: Outgoing) -> Outgoing:
+        return outgoing
+
     def send(self, outgoing: Outgoing, *, now: datetime) -> Accepted:
         self.taken.append(outgoing)
         answer = self.answers.pop(0) if self.answers else Accepted(f"ref-{len(self.taken)}")

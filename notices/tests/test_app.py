@@ -18,8 +18,17 @@ from notices.channels.emulators.app import PHONE_NAME
 from notices.channels.emulators.running import RunningCarrier
 from notices.channels.protocol import Gone, Refused, Unavailable
 from notices.models import ContactPoint
-from notices.tests.carrying import SUBJECT, Listener, listening, nobody_there, outgoing, running_app, scripted
-from notices.tests.samples import NOW, customer
+from notices.tests.carrying import (
+    SUBJECT,
+    Listener,
+    hand_over,
+    listening,
+    nobody_there,
+    outgoing,
+    running_app,
+    scripted,
+)
+from notices.tests.samples import customer
 from notices.views_contacts import binding_token
 
 pytestmark = pytest.mark.clause("VIII")
@@ -56,7 +65,7 @@ def device(app: RunningCarrier, shop: Listener) -> str:
 
 def test_a_device_gets_a_message_once_however_often_it_is_sent(app: RunningCarrier, device: str) -> None:
     for _ in range(2):
-        accepted = App().send(outgoing(device), now=NOW)
+        accepted = hand_over(App(), outgoing(device))
         assert accepted.provider_reference == "app-delivery-17"
     (message,) = app.messages()
     assert (message["title"], message["url"]) == (SUBJECT, "https://shop.example/orders/VP-7K2M/")
@@ -68,16 +77,16 @@ def test_silence_is_no_doubt_for_asking_again_does_no_harm(
 ) -> None:
     app.set_faults(lost_answers=1)
     with pytest.raises(Unavailable):
-        App().send(outgoing(device), now=NOW)
-    App().send(outgoing(device), now=NOW)
+        hand_over(App(), outgoing(device))
+    hand_over(App(), outgoing(device))
     assert len(app.messages()) == 1
     with scripted() as server:
         settings.APP_PUSH_URL, server.status = server.url, None
         with pytest.raises(Unavailable):
-            App().send(outgoing(device), now=NOW)
+            hand_over(App(), outgoing(device))
     settings.APP_PUSH_URL = nobody_there()
     with pytest.raises(Unavailable):
-        App().send(outgoing(device), now=NOW)
+        hand_over(App(), outgoing(device))
 
 
 @pytest.mark.parametrize(
@@ -90,7 +99,7 @@ def test_the_answer_decides_what_becomes_of_a_message(
     with scripted() as server:
         settings.APP_PUSH_URL, server.status = server.url, status
         with pytest.raises(outcome) as failure:
-            App().send(outgoing("device-1"), now=NOW)
+            hand_over(App(), outgoing("device-1"))
     assert type(failure.value) is outcome
 
 
@@ -99,7 +108,7 @@ def test_control_the_apps_server_refuses_another_secret(
 ) -> None:
     settings.APP_PUSH_SECRET = "whsec_" + "A" * 32
     with pytest.raises(Unavailable, match="signature is not the shop's"):
-        App().send(outgoing(device), now=NOW)
+        hand_over(App(), outgoing(device))
 
 
 # --- binding -----------------------------------------------------------------------------------------
@@ -114,7 +123,7 @@ def test_the_app_binds_its_device_to_whom_the_code_names_and_lets_it_go(
         assert told.to(client).status_code == 204
     point = ContactPoint.objects.get()
     assert (point.customer_id, point.channel, point.label) == (ada.pk, "app", PHONE_NAME)
-    App().send(outgoing(point.address), now=NOW)
+    hand_over(App(), outgoing(point.address))
     assert app.messages()[0]["recipient"] == point.address
 
 

@@ -13,13 +13,13 @@ from notices.kinds import AGREEMENT_REVISED, ESTIMATE_CHANGED, SECURITY
 from notices.tests.carrying import (
     SUBJECT,
     Scripted,
+    hand_over,
     nobody_there,
     outgoing,
     running_push,
     scripted,
     subscribe,
 )
-from notices.tests.samples import NOW
 
 pytestmark = pytest.mark.clause("VIII")
 
@@ -35,8 +35,8 @@ def to_browser(subscription: dict[str, object], **fields: object) -> Outgoing:
 
 
 def test_a_browser_gets_title_text_and_page_encrypted_for_it_alone(push_service: RunningCarrier) -> None:
-    accepted = Push().send(
-        to_browser(subscribe(push_service), body="Thank you. 多谢。", language="zh-hant"), now=NOW
+    accepted = hand_over(
+        Push(), to_browser(subscribe(push_service), body="Thank you. 多谢。", language="zh-hant")
     )
     (message,) = push_service.messages()
     assert (message["title"], message["text"], message["url"]) == (
@@ -59,7 +59,7 @@ def test_what_cannot_wait_is_said_to_be_urgent_and_a_newer_estimate_takes_the_ol
         (ESTIMATE_CHANGED, "estimate:2"),
         (AGREEMENT_REVISED, ""),
     ):
-        Push().send(to_browser(subscription, kind=kind, thread=thread), now=NOW)
+        hand_over(Push(), to_browser(subscription, kind=kind, thread=thread))
     found = [message["details"] for message in push_service.messages()]
     assert [details["urgency"] for details in found] == ["high", "normal", "normal", "normal", "low"]
     topics = [details["topic"] for details in found]
@@ -70,9 +70,9 @@ def test_what_cannot_wait_is_said_to_be_urgent_and_a_newer_estimate_takes_the_ol
 
 @pytest.mark.parametrize("character", ["a", "帧", "\x01", "😀"])
 def test_a_long_text_is_cut_to_what_push_services_take(push_service: RunningCarrier, character: str) -> None:
-    message = to_browser(subscribe(push_service), body=character * 5_000)
+    message = Push().fitted(to_browser(subscribe(push_service), body=character * 5_000))
     assert LONGEST_PAYLOAD - 100 < len(payload(message)) <= LONGEST_PAYLOAD
-    Push().send(message, now=NOW)
+    hand_over(Push(), message)
     assert push_service.messages()[0]["text"].endswith(f"{character}…")
 
 
@@ -80,7 +80,7 @@ def test_a_browser_that_has_unsubscribed_is_written_to_no_more(push_service: Run
     subscription = subscribe(push_service)
     push_service.ask("DELETE", f"/subscriptions/{subscription['endpoint'].rpartition('/')[2]}")
     with pytest.raises(Gone):
-        Push().send(to_browser(subscription), now=NOW)
+        hand_over(Push(), to_browser(subscription))
 
 
 def test_control_the_push_service_refuses_another_senders_key_and_another_browsers_message(
@@ -88,10 +88,10 @@ def test_control_the_push_service_refuses_another_senders_key_and_another_browse
 ) -> None:
     one, other = subscribe(push_service), subscribe(push_service)
     with pytest.raises(Refused, match="not encrypted for this browser"):
-        Push().send(outgoing(one["endpoint"], details=other["keys"]), now=NOW)
+        hand_over(Push(), outgoing(one["endpoint"], details=other["keys"]))
     settings.PUSH_VAPID_PRIVATE_KEY = "x" * 43
     with pytest.raises(Unavailable, match="another sender"):
-        Push().send(to_browser(one), now=NOW)
+        hand_over(Push(), to_browser(one))
     assert push_service.messages() == []
 
 
@@ -123,7 +123,7 @@ def test_the_answer_decides_what_becomes_of_a_message(
     server, message = says
     server.status = status
     with pytest.raises(outcome) as failure:
-        Push().send(message, now=NOW)
+        hand_over(Push(), message)
     assert type(failure.value) is outcome
 
 
@@ -142,7 +142,7 @@ def test_a_busy_push_service_is_asked_again_when_it_says(
     server, message = says
     server.status, server.headers = 429, {"Retry-After": said}
     with pytest.raises(Unavailable) as failure:
-        Push().send(message, now=NOW)
+        hand_over(Push(), message)
     assert failure.value.retry_after == pause
 
 
@@ -152,7 +152,7 @@ def test_a_push_service_that_is_down_has_surely_not_taken_the_message(
     url = nobody_there()
     settings.PUSH_HOSTS = [url]
     with pytest.raises(Unavailable):
-        Push().send(outgoing(f"{url}/1", details=subscribe(push_service)["keys"]), now=NOW)
+        hand_over(Push(), outgoing(f"{url}/1", details=subscribe(push_service)["keys"]))
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,21 @@ import pytest
 from django.test import Client
 from pytest_django import Settings
 
+from notices import codes, contacts, wordings
 from notices.channels.emulators.running import RunningCarrier
 from notices.channels.protocol import Gone, Refused, Unavailable, Uncertain
 from notices.channels.sms import Sms
+from notices.evidence import proofs
+from notices.kinds import ALLOCATED, Form
 from notices.models import Delivery, DeliveryState
 from notices.outbox import drain
+from notices.rendering import Text
 from notices.tests.carrying import (
     ALIBABA_TOKEN,
     SUBJECT,
     Listener,
     Scripted,
+    hand_over,
     listening,
     nobody_there,
     outgoing,
@@ -58,16 +63,14 @@ def alibaba(settings: Settings, shop: Listener) -> Iterator[RunningCarrier]:
 def test_an_english_text_names_us_links_to_the_page_and_is_one_segment(
     twilio: RunningCarrier, shop: Listener
 ) -> None:
-    Sms().send(
-        outgoing(HONG_KONG, body="Ada\u2019s order\u00a0VP-7K2M \u2013 \u201cpaid\u201d\u2026"), now=NOW
-    )
+    hand_over(Sms(), outgoing(HONG_KONG, body="Ada\u2019s order\u00a0VP-7K2M \u2013 \u201cpaid\u201d\u2026"))
     (message,) = twilio.messages()
     assert message["text"] == f'VMOS Cloud: Ada\'s order VP-7K2M - "paid"... {shop.url}/orders/VP-7K2M/'
     assert (message["details"]["segments"], message["details"]["encoding"]) == (1, "gsm0338")
 
 
 def test_a_text_to_the_mainland_has_no_link(twilio: RunningCarrier) -> None:
-    Sms().send(outgoing(MAINLAND, body="已收到訂單 VP-7K2M 的付款", language="zh-hans"), now=NOW)
+    hand_over(Sms(), outgoing(MAINLAND, body="已收到訂單 VP-7K2M 的付款", language="zh-hans"))
     (message,) = twilio.messages()
     assert message["text"] == "VMOS Cloud: 已收到訂單 VP-7K2M 的付款"
     assert (message["details"]["segments"], message["details"]["encoding"]) == (1, "utf_16_be")
@@ -80,10 +83,59 @@ def test_a_long_text_is_cut_to_what_is_paid_for_and_keeps_its_link(
     twilio: RunningCarrier, settings: Settings, body: str, language: str, end: str
 ) -> None:
     settings.SMS_MOST_SEGMENTS = 2
-    Sms().send(outgoing(HONG_KONG, body=body, language=language), now=NOW)
+    hand_over(Sms(), outgoing(HONG_KONG, body=body, language=language))
     (message,) = twilio.messages()
     assert message["details"]["segments"] == 2
     assert message["text"].endswith(f"{end} {settings.SITE_URL}/orders/VP-7K2M/")
+
+
+@pytest.mark.parametrize("language", ["en", "zh-hans"])
+def test_a_link_that_leaves_no_room_for_words_is_left_out(
+    twilio: RunningCarrier, settings: Settings, language: str
+) -> None:
+    settings.SMS_MOST_SEGMENTS = 1
+    hand_over(
+        Sms(), outgoing(HONG_KONG, body="帧 frame " * 30, language=language, url=f"/orders/{'x' * 160}/")
+    )
+    (message,) = twilio.messages()
+    assert message["details"]["segments"] == 1
+    assert message["text"].startswith("VMOS Cloud: 帧 frame")
+    assert "/orders/" not in message["text"]
+
+
+@pytest.mark.django_db
+def test_what_is_on_record_is_what_went_over_the_wire_but_for_the_code(
+    twilio: RunningCarrier, settings: Settings
+) -> None:
+    settings.SMS_MOST_SEGMENTS = 1
+    ada = customer(language="zh-hans")
+    proved_phone(ada, HONG_KONG)
+    wordings.change(
+        kind=ALLOCATED.slug,
+        language="zh-hans",
+        form=Form.SHORT,
+        subject="帧",
+        body="帧" * 300,
+        by=customer("staff@example.com"),
+        now=NOW,
+    )
+    told(ada, kind=ALLOCATED)
+    number = contacts.add_phone(customer_id=ada.pk, number="+85251234568", now=NOW)
+    while drain(now=NOW):
+        pass
+
+    sent = {message["reference"]: message["text"] for message in twilio.messages()}
+    told_of = {
+        proof.delivery.address: proof.as_row() for proof in proofs(ada.pk) if proof.delivery.channel == "sms"
+    }
+    allocated = told_of[HONG_KONG]
+    assert (allocated["subject"], allocated["text"]) == ("", sent[allocated["provider_reference"]])
+    assert len(allocated["text"]) == 70
+    assert allocated["sha256"] == Text("zh-hans", "", allocated["text"]).sha256
+    code = told_of[number.address]
+    assert codes.PLACEHOLDER in code["text"]
+    number.refresh_from_db()
+    assert code["text"].replace(codes.PLACEHOLDER, codes.code_of(number)) == sent[code["provider_reference"]]
 
 
 # --- like Twilio -------------------------------------------------------------------------------------
@@ -111,7 +163,7 @@ def test_a_report_with_a_wrong_signature_is_not_believed(
     twilio: RunningCarrier, shop: Listener, client: Client
 ) -> None:
     twilio.set_faults(wrong_key=1)
-    Sms().send(outgoing(HONG_KONG), now=NOW)
+    hand_over(Sms(), outgoing(HONG_KONG))
     assert shop.told.get(timeout=5).to(client).status_code == 403
 
 
@@ -122,13 +174,13 @@ def test_a_number_that_takes_no_texts_is_gone(
     twilio: RunningCarrier, number: str, outcome: type[Exception]
 ) -> None:
     with pytest.raises(outcome):
-        Sms().send(outgoing(number), now=NOW)
+        hand_over(Sms(), outgoing(number))
 
 
 def test_who_has_said_stop_gets_no_more(twilio: RunningCarrier) -> None:
     httpx.post(f"{twilio.url}/stop", data={"number": HONG_KONG}, trust_env=False)
     with pytest.raises(Refused) as failure:
-        Sms().send(outgoing(HONG_KONG), now=NOW)
+        hand_over(Sms(), outgoing(HONG_KONG))
     assert type(failure.value) is Refused
     assert twilio.messages() == []
 
@@ -159,7 +211,7 @@ def test_the_answer_decides_what_becomes_of_a_text(
 ) -> None:
     says.status, says.content = status, content
     with pytest.raises(outcome) as failure:
-        Sms().send(outgoing(HONG_KONG), now=NOW)
+        hand_over(Sms(), outgoing(HONG_KONG))
     assert type(failure.value) is outcome
 
 
@@ -168,7 +220,7 @@ def test_a_provider_that_is_down_has_surely_not_taken_the_text(
 ) -> None:
     settings.SMS_URL = nobody_there()
     with pytest.raises(Unavailable):
-        Sms().send(outgoing(HONG_KONG), now=NOW)
+        hand_over(Sms(), outgoing(HONG_KONG))
 
 
 # --- like Alibaba ------------------------------------------------------------------------------------
@@ -194,14 +246,14 @@ def test_alibaba_sends_by_an_approved_template_and_reports_by_the_address_that_w
 
 
 def test_alibaba_writes_other_countries_with_their_code(alibaba: RunningCarrier) -> None:
-    Sms().send(outgoing(HONG_KONG), now=NOW)
+    hand_over(Sms(), outgoing(HONG_KONG))
     assert alibaba.messages()[0]["recipient"] == "85251234567"
 
 
 def test_control_alibaba_refuses_another_key(alibaba: RunningCarrier, settings: Settings) -> None:
     settings.SMS_SECRET = "another"
     with pytest.raises(Unavailable, match="SignatureDoesNotMatch"):
-        Sms().send(outgoing(HONG_KONG), now=NOW)
+        hand_over(Sms(), outgoing(HONG_KONG))
     assert alibaba.messages() == []
 
 
@@ -222,14 +274,14 @@ def test_alibabas_word_decides_what_becomes_of_a_text(
     with scripted() as server:
         settings.SMS_URL, server.status, server.content = server.url, status, {"Code": code, "Message": "no"}
         with pytest.raises(outcome) as failure:
-            Sms().send(outgoing(HONG_KONG), now=NOW)
+            hand_over(Sms(), outgoing(HONG_KONG))
     assert type(failure.value) is outcome
 
 
 def test_a_number_that_had_enough_today_is_tried_again_later(alibaba: RunningCarrier) -> None:
     alibaba.set_faults(errors=1)
     with pytest.raises(Unavailable, match="BUSINESS_LIMIT") as failure:
-        Sms().send(outgoing(HONG_KONG), now=NOW)
+        hand_over(Sms(), outgoing(HONG_KONG))
     assert failure.value.retry_after == timedelta(hours=1)
 
 

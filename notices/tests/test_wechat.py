@@ -18,7 +18,7 @@ from notices.channels.protocol import Gone, Refused, Unavailable, Uncertain
 from notices.channels.wechat import Wechat, access_token, authorize_url, fields_of, openid_of
 from notices.models import ContactPoint, Delivery, DeliveryState
 from notices.outbox import drain
-from notices.tests.carrying import Listener, listening, outgoing, running_wechat, scripted
+from notices.tests.carrying import Listener, hand_over, listening, outgoing, running_wechat, scripted
 from notices.tests.samples import NOW, customer, told
 from notices.views_contacts import binding_token
 
@@ -53,7 +53,7 @@ def test_a_message_has_fields_of_twenty_characters_in_one_line_and_leads_to_the_
     wechat: RunningCarrier, follower: str, shop: Listener
 ) -> None:
     text = "订单 VP-7K2M 的三台云手机\n已经分配,现在就可以使用。"
-    accepted = Wechat().send(outgoing(follower, body=text), now=NOW)
+    accepted = hand_over(Wechat(), outgoing(follower, body=text))
     (message,) = wechat.messages()
     assert message["details"]["fields"] == {
         "thing1": "Payment received",
@@ -66,7 +66,8 @@ def test_a_message_has_fields_of_twenty_characters_in_one_line_and_leads_to_the_
 
 
 def test_a_message_about_nothing_in_particular_has_all_its_fields() -> None:
-    assert fields_of(outgoing("openid", about="", subject="Hi", body="Hi"))["character_string3"] == "-"
+    message = Wechat().fitted(outgoing("openid", about="", subject="Hi", body="Hi"))
+    assert fields_of(message)["character_string3"] == "-"
 
 
 def test_one_token_serves_many_messages_and_all_workers(wechat: RunningCarrier, follower: str) -> None:
@@ -77,20 +78,20 @@ def test_one_token_serves_many_messages_and_all_workers(wechat: RunningCarrier, 
     for worker in workers:
         worker.join()
     for number in range(3):
-        Wechat().send(outgoing(follower, delivery_id=number), now=NOW)
+        hand_over(Wechat(), outgoing(follower, delivery_id=number))
     assert len(set(found)) == 1
     assert wechat.books()["token_calls"] == 1
 
 
 def test_a_token_that_is_taken_back_is_fetched_anew_once(wechat: RunningCarrier, follower: str) -> None:
-    Wechat().send(outgoing(follower), now=NOW)
+    hand_over(Wechat(), outgoing(follower))
     wechat.ask("DELETE", "/_tokens")
-    Wechat().send(outgoing(follower, delivery_id=18), now=NOW)
+    hand_over(Wechat(), outgoing(follower, delivery_id=18))
     assert (len(wechat.messages()), wechat.books()["token_calls"]) == (2, 2)
     for _ in range(2):
         wechat.ask("POST", "/_refusals", json={"errcode": 40001})
     with pytest.raises(Unavailable, match="40001"):
-        Wechat().send(outgoing(follower, delivery_id=19), now=NOW)
+        hand_over(Wechat(), outgoing(follower, delivery_id=19))
     assert wechat.books()["token_calls"] == 3
 
 
@@ -99,7 +100,7 @@ def test_control_the_account_refuses_fields_that_are_too_long(
 ) -> None:
     monkeypatch.setattr("notices.channels.wechat.FIELD_LENGTH", 21)
     with pytest.raises(Refused, match="47003"):
-        Wechat().send(outgoing(follower, body="帧" * 30), now=NOW)
+        hand_over(Wechat(), outgoing(follower, body="帧" * 30))
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_wechats_word_decides_what_becomes_of_a_message(
 ) -> None:
     wechat.ask("POST", "/_refusals", json={"errcode": code})
     with pytest.raises(outcome, match=str(code)) as failure:
-        Wechat().send(outgoing(follower), now=NOW)
+        hand_over(Wechat(), outgoing(follower))
     assert type(failure.value) is outcome
     assert getattr(failure.value, "retry_after", None) == pause
     assert wechat.messages() == []
@@ -132,13 +133,13 @@ def test_silence_after_a_message_is_uncertain(wechat: RunningCarrier, settings: 
     with scripted() as server:
         settings.WECHAT_OA_URL, server.status = server.url, None
         with pytest.raises(Uncertain):
-            Wechat().send(outgoing("openid"), now=NOW)
+            hand_over(Wechat(), outgoing("openid"))
 
 
 def test_without_a_token_surely_nothing_was_sent(wechat: RunningCarrier, settings: Settings) -> None:
     settings.WECHAT_OA_SECRET = "another"
     with pytest.raises(Unavailable, match="40125"):
-        Wechat().send(outgoing("openid"), now=NOW)
+        hand_over(Wechat(), outgoing("openid"))
 
 
 # --- binding -----------------------------------------------------------------------------------------
@@ -221,7 +222,7 @@ def test_who_follows_no_more_is_written_to_no_more(
     assert shop.told.get(timeout=5).to(client).content == b"success"
     assert ContactPoint.objects.get().removal == "He does not follow the account any more."
     with pytest.raises(Gone):
-        Wechat().send(outgoing(sent.address), now=NOW)
+        hand_over(Wechat(), outgoing(sent.address))
 
 
 @pytest.mark.parametrize("spoilt", ["msg_signature", "body"])
