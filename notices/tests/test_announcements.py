@@ -7,12 +7,16 @@ from xml.etree import ElementTree as ET
 import pytest
 from django.db import DatabaseError, transaction
 from django.test import Client
+from pytest_django import Settings
 
 from notices.announcements import Incomplete, banner, on_the_site, publish, seal_of, withdraw
+from notices.feeds import AnnouncementFeed
 from notices.kinds import FORCE_MAJEURE
 from notices.models import Announcement
 
 pytestmark = [pytest.mark.django_db, pytest.mark.clause("VIII")]
+
+ATOM = "{http://www.w3.org/2005/Atom}"
 
 # In Hong Kong it is the next day.
 NOW = datetime(2026, 11, 23, 20, 30, tzinfo=UTC)
@@ -30,6 +34,16 @@ def announced(key: str = "typhoon", *, banner_until: datetime | None = None) -> 
     )
     assert made
     return made
+
+
+def atom(client: Client, language: str) -> ET.Element:
+    feed = client.get(f"/messages/announcements/{language}.atom")
+    assert feed.headers["Content-Type"].startswith("application/atom+xml")
+    return ET.fromstring(feed.content)
+
+
+def language_of(feed: ET.Element) -> str:
+    return feed.attrib["{http://www.w3.org/XML/1998/namespace}lang"]
 
 
 def test_an_announcement_is_published_once_with_a_seal_of_all_its_words() -> None:
@@ -106,15 +120,59 @@ def test_where_nothing_was_announced_the_page_says_so(client: Client) -> None:
 )
 def test_the_feed_has_them_in_its_language(client: Client, language: str, title: str) -> None:
     made = announced()
-    feed = client.get(f"/messages/announcements/{language}.atom")
-    assert feed.headers["Content-Type"].startswith("application/atom+xml")
-    root = ET.fromstring(feed.content)
-    atom = "{http://www.w3.org/2005/Atom}"
-    assert root.attrib["{http://www.w3.org/XML/1998/namespace}lang"] == language
-    [entry] = root.findall(f"{atom}entry")
-    assert entry.findtext(f"{atom}title") == title
-    assert entry.findtext(f"{atom}id", "").endswith(made.get_absolute_url())
-    assert entry.findtext(f"{atom}published") == "2026-11-23T20:30:00+00:00"
+    root = atom(client, language)
+    assert language_of(root) == language
+    [entry] = root.findall(f"{ATOM}entry")
+    assert entry.findtext(f"{ATOM}title") == title
+    assert entry.findtext(f"{ATOM}id", "").endswith(made.get_absolute_url())
+    assert entry.findtext(f"{ATOM}published") == "2026-11-23T20:30:00+00:00"
+
+
+def test_the_feed_is_what_the_standard_asks_for(client: Client, settings: Settings) -> None:
+    """RFC 4287, 4.1.1 and 4.1.2: what a feed and its entries must have, each once."""
+    for key in ("a", "b"):
+        announced(key)
+    feeds = [atom(client, language) for language in ("en", "zh-hans")]
+    for feed in feeds:
+        for name in ("id", "title", "updated", "author"):
+            assert len(feed.findall(f"{ATOM}{name}")) == 1, name
+        assert feed.findtext(f"{ATOM}author/{ATOM}name") == settings.SELLER_NAME
+        [itself] = feed.findall(f"{ATOM}link[@rel='self']")
+        assert itself.attrib["href"].endswith(".atom")
+        entries = feed.findall(f"{ATOM}entry")
+        assert len({entry.findtext(f"{ATOM}id") for entry in entries}) == 2
+        for entry in entries:
+            for name in ("id", "title", "updated", "published", "summary"):
+                assert len(entry.findall(f"{ATOM}{name}")) == 1, name
+            assert len(entry.findall(f"{ATOM}link[@rel='alternate']")) == 1
+    assert len({feed.findtext(f"{ATOM}id") for feed in feeds}) == 2
+
+
+def test_what_staff_have_typed_is_text_in_the_feed_and_keeps_its_paragraphs(client: Client) -> None:
+    body = "x <img src=x onerror=alert(1)> & y\n\nsecond"
+    texts = {language: {"title": "A & <b>B</b>", "body": body} for language in TEXTS}
+    publish(kind=FORCE_MAJEURE, texts=texts, key="markup", now=NOW)
+    [entry] = atom(client, "en").findall(f"{ATOM}entry")
+    assert entry.findtext(f"{ATOM}title") == "A & <b>B</b>"
+    [summary] = entry.findall(f"{ATOM}summary")
+    assert summary.attrib["type"] == "html"
+    assert summary.text == "<p>x &lt;img src=x onerror=alert(1)&gt; &amp; y</p>\n\n<p>second</p>"
+
+
+def test_feeds_that_are_read_at_once_keep_their_languages(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one reader's feed is being made, another asks for his in another language."""
+    announced()
+    of_announcements = AnnouncementFeed.items
+
+    def items(feed: AnnouncementFeed, language: str) -> list[Announcement]:
+        if language == "en":
+            assert language_of(atom(client, "zh-hans")) == "zh-hans"
+        return of_announcements(feed, language)
+
+    monkeypatch.setattr(AnnouncementFeed, "items", items)
+    assert language_of(atom(client, "en")) == "en"
 
 
 def test_there_is_no_feed_in_another_language(client: Client) -> None:
