@@ -1,6 +1,7 @@
 """Turns the facts of a notice into words: in the recipient's language, at his time of day."""
 
 import hashlib
+import logging
 import re
 import zoneinfo
 from collections.abc import Mapping, Sequence
@@ -15,9 +16,10 @@ from django.utils import timezone, translation
 from evidence.setwise import given
 from notices.kinds import Form
 from notices.models import Message, Notice
-from notices.wordings import Said, fill
+from notices.wordings import SUBJECT_LIMIT, NotSafe, Said, fill
 
-SUBJECT_LIMIT = 200
+logger = logging.getLogger(__name__)
+
 BLANK_LINES = re.compile(r"\n\s*\n")
 
 
@@ -63,7 +65,8 @@ def write(
 ) -> Text:
     """The words of a kind about `facts`. Times are in the reader's zone, else in the contract's.
 
-    `said` are staff's own words; whoever writes many notices at once gives one for all. Facts that name a `broadcast` are
+    `said` are staff's own words; whoever writes many notices at once gives one for all. Where those do not fit, the shipped
+    ones are used, and an error is logged. Facts that name a `broadcast` are
     told as staff have written them. Where there is little room, the text is that of `short.txt` in one paragraph, or the
     subject if the kind has none. Raises Unwritable if there is no subject, no text or a subject that is too long;
     TemplateDoesNotExist, and ValueError for a fact of the wrong kind.
@@ -73,13 +76,24 @@ def write(
     zone = zoneinfo.ZoneInfo(time_zone or settings.CONTRACT_TIME_ZONE)
     with translation.override(language), timezone.override(zone):
         own = said.wording(kind, language, form)
-        subject = fill(own.subject, facts) if own else _part(kind, "subject.txt", facts)
-        subject = " ".join(subject.split())
-        body = fill(own.body, facts) if own else _body(kind, facts, form, subject)
-        # What somebody typed into a form is among the facts, with line ends of its own.
-        body = BLANK_LINES.sub("\n\n", "\n".join(body.splitlines())).strip()
-        if form is Form.SHORT:
-            body = " ".join(body.split())
+        if own:
+            try:
+                return _text(
+                    kind, language, form, subject=fill(own.subject, facts), body=fill(own.body, facts)
+                )
+            except (NotSafe, Unwritable):
+                logger.exception("Words of staff (%s) do not fit: the shipped ones go out.", own.pk)
+        subject = _part(kind, "subject.txt", facts)
+        return _text(kind, language, form, subject=subject, body=_body(kind, facts, form, subject))
+
+
+def _text(kind: str, language: str, form: Form, *, subject: str, body: str) -> Text:
+    """These words, tidied. Raises Unwritable."""
+    subject = " ".join(subject.split())
+    # What somebody typed into a form is among the facts, with line ends of its own.
+    body = BLANK_LINES.sub("\n\n", "\n".join(body.splitlines())).strip()
+    if form is Form.SHORT:
+        body = " ".join(body.split())
     if not subject or not body or len(subject) > SUBJECT_LIMIT:
         raise Unwritable(f"{kind} in {language}: subject {subject!r}, {len(body)} characters of text.")
     return Text(language, subject, body)

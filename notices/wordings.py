@@ -22,6 +22,8 @@ from notices.samples import FACTS
 TAGS = frozenset({"if", "elif", "else", "endif", "with", "endwith"})
 FILTERS = frozenset({"money", "day", "moment", "default"})
 LONGEST = 5_000
+# Of a subject, when it is filled in.
+SUBJECT_LIMIT = 200
 MISSING = "⟦%s⟧"
 
 
@@ -57,13 +59,13 @@ def check(*, kind: str, subject: str, body: str) -> list[tuple[str, str]]:
         _let_in(words)
     written = []
     for facts in FACTS[kind]:
-        pair = tuple(_fill(words, facts, strict=True) for words in (subject, body))
-        if any("⟦" in part for part in pair):
-            raise NotSafe(
-                _("It names a fact that is not always there: %(words)s") % {"words": "".join(pair)[:200]}
-            )
+        pair = tuple(fill(words, facts) for words in (subject, body))
         if not pair[0].strip() or not pair[1].strip():
             raise NotSafe(_("For some notices nothing would be left of it."))
+        if len(" ".join(pair[0].split())) > SUBJECT_LIMIT:
+            raise NotSafe(
+                _("For some notices the subject has more than %(most)d characters.") % {"most": SUBJECT_LIMIT}
+            )
         written.append((pair[0], pair[1]))
     return written
 
@@ -97,8 +99,14 @@ class Said:
 
 
 def fill(words: str, facts: Mapping[str, Any]) -> str:
-    """Words with their facts; in the active language and time zone."""
-    return _fill(words, facts, strict=False)
+    """Words with their facts; in the active language and time zone. Raises NotSafe, also for a fact that is not there."""
+    try:
+        filled: str = _engine().from_string(words).render(Context(dict(facts), autoescape=False))
+    except (TemplateSyntaxError, ValueError, TypeError, KeyError) as mistake:
+        raise NotSafe(str(mistake)) from mistake
+    if "⟦" in filled:
+        raise NotSafe(_("It names a fact that is not always there: %(words)s") % {"words": filled[:200]})
+    return filled
 
 
 def _let_in(words: str) -> None:
@@ -117,19 +125,11 @@ def _let_in(words: str) -> None:
                 raise NotSafe(_("The filter %(name)s is not let in.") % {"name": min(unknown)})
 
 
-def _fill(words: str, facts: Mapping[str, Any], *, strict: bool) -> str:
-    try:
-        template = _engine(strict=strict).from_string(words)
-        return template.render(Context(dict(facts), autoescape=False))
-    except (TemplateSyntaxError, ValueError, TypeError, KeyError) as mistake:
-        raise NotSafe(str(mistake)) from mistake
-
-
 @functools.cache
-def _engine(*, strict: bool) -> Engine:
+def _engine() -> Engine:
     """One that finds no file and no library."""
     return Engine(
         loaders=[],
         builtins=["notices.templatetags.notice_format"],
-        string_if_invalid=MISSING if strict else "",
+        string_if_invalid=MISSING,
     )

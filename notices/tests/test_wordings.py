@@ -120,6 +120,44 @@ def test_words_of_which_nothing_would_be_left_for_some_notices_are_refused() -> 
         check(kind="refund-paid", subject="x", body="{% if means %}By {{ means }}.{% endif %}")
 
 
+@pytest.mark.parametrize("subject", ["x" * 201, "{{ reference }}" + "x" * 194])
+def test_a_subject_is_refused_that_no_notice_could_have(subject: str) -> None:
+    with pytest.raises(NotSafe, match="more than 200 characters"):
+        change(
+            kind=PAYMENT_RECEIVED.slug,
+            language="en",
+            form=Form.FULL,
+            subject=subject,
+            body="ok",
+            by=customer(),
+            now=NOW,
+        )
+    assert check(kind=PAYMENT_RECEIVED.slug, subject="{{ reference }}" + "x" * 193, body="ok")
+
+
+@pytest.mark.parametrize(
+    ("subject", "body"),
+    [("x" * 250, "ok"), ("ok", "{{ reference|day }}"), ("ok", "Not {{ gone }}."), ("{% if %}", "ok")],
+)
+def test_words_that_do_not_fit_give_way_to_the_shipped_ones(
+    subject: str, body: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However they came there: the samples of the day on which they were checked were shorter, or had other facts."""
+    notice = told(customer())
+    shipped = render(notice)
+    Wording.objects.create(
+        kind=notice.kind,
+        language="en",
+        form=Form.FULL.value,
+        subject=subject,
+        body=body,
+        written_by=customer("staff@example.com"),
+        written_at=NOW,
+    )
+    assert render(notice) == shipped
+    assert "the shipped ones go out" in caplog.text
+
+
 def test_every_sample_is_shown() -> None:
     written = check(kind="refund-paid", subject="{{ refund }}", body="{{ amount|money }}")
     assert len(written) == len(FACTS["refund-paid"])
