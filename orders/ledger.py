@@ -100,7 +100,9 @@ def _book_all(
     An entry that stands under another payment is never moved: a person has to look at it.
     """
     booked = []
-    refundable_for = gateway_named(attempt.gateway).refundable_for if kind == EntryKind.CAPTURE else None
+    refundable_for = None
+    if kind == EntryKind.CAPTURE:
+        refundable_for = gateway_named(attempt.gateway).refundable_for(attempt.method)
     for move in moves:
         entry, is_new = LedgerEntry.objects.get_or_create(
             gateway=attempt.gateway,

@@ -165,12 +165,13 @@ def make_attempt(
     number: int = 1,
     state: AttemptState = AttemptState.PENDING,
     gateway: str = "sandbox",
+    method: str = "",
 ) -> PaymentAttempt:
     """A payment of the whole order that is open at the gateway as `pay_<number>`."""
     return PaymentAttempt.objects.create(
         order=order,
         reference=f"{order.reference}-{number}",
-        method=f"sandbox{number}",
+        method=method or f"sandbox{number}",
         gateway=gateway,
         state=state,
         amount_minor=order.total_minor,

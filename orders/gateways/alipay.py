@@ -148,7 +148,6 @@ class AlipayGateway:
     webhook_answer: WebhookAnswer = WebhookAnswer(body=b"success")
     # The signature is in the body.
     kept_headers: tuple[str, ...] = ()
-    refundable_for: timedelta | None = timedelta(days=365)
     late_for: timedelta = timedelta(0)
 
     def missing(self) -> list[str]:
@@ -168,6 +167,9 @@ class AlipayGateway:
         """The gateway leads on to cashiers on other hosts of the same house."""
         houses = (house for house in HOUSES if _host().endswith(f".{house}"))
         return tuple(f"https://*.{house}" for house in houses) or (origin_of(settings.ALIPAY_URL),)
+
+    def refundable_for(self, method: str) -> timedelta | None:
+        return timedelta(days=365)
 
     def open(self, charge: Charge) -> Opened:
         """Sign the address of Alipay's page for a phone; for a computer that of the other page, and ask for a code.

@@ -146,7 +146,6 @@ class BtcpayGateway:
     currencies: frozenset[str] = frozenset(settings.SHOP_CURRENCIES)
     webhook_answer: WebhookAnswer = WebhookAnswer()
     kept_headers: tuple[str, ...] = ("btcpay-",)
-    refundable_for: timedelta | None = None
     late_for: timedelta = MONITORED_FOR
 
     def missing(self) -> list[str]:
@@ -167,6 +166,9 @@ class BtcpayGateway:
 
     def pay_origins(self) -> tuple[str, ...]:
         return (origin_of(settings.BTCPAY_URL),)
+
+    def refundable_for(self, method: str) -> timedelta | None:
+        return None
 
     def open(self, charge: Charge) -> Opened:
         if charge.method not in ("", "bitcoin"):

@@ -120,8 +120,6 @@ class NowpaymentsGateway:
     currencies: frozenset[str] = frozenset(settings.SHOP_CURRENCIES)
     webhook_answer: WebhookAnswer = WebhookAnswer()
     kept_headers: tuple[str, ...] = ("x-nowpayments-",)
-    # It gives nothing back: every refund goes the manual way from the first moment.
-    refundable_for: timedelta | None = timedelta(0)
     # After seven days it no longer says what comes to an address.
     late_for: timedelta = timedelta(days=7)
 
@@ -139,6 +137,10 @@ class NowpaymentsGateway:
 
     def pay_origins(self) -> tuple[str, ...]:
         return ()
+
+    def refundable_for(self, method: str) -> timedelta | None:
+        """It gives nothing back: every refund goes the manual way from the first moment."""
+        return timedelta(0)
 
     def open(self, charge: Charge) -> Opened:
         currency = METHODS.get(charge.method)

@@ -147,7 +147,6 @@ class PayPalGateway:
     currencies: frozenset[str] = frozenset({"USD", "HKD", "EUR", "JPY"})
     webhook_answer: WebhookAnswer = WebhookAnswer()
     kept_headers: tuple[str, ...] = ("paypal-",)
-    refundable_for: timedelta | None = timedelta(days=180)
     late_for: timedelta = timedelta(0)
 
     def missing(self) -> list[str]:
@@ -164,6 +163,9 @@ class PayPalGateway:
 
     def pay_origins(self) -> tuple[str, ...]:
         return (origin_of(_site("www")),)
+
+    def refundable_for(self, method: str) -> timedelta | None:
+        return timedelta(days=180)
 
     def open(self, charge: Charge) -> Opened:
         content = _Api().ask(

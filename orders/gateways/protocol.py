@@ -195,9 +195,8 @@ class Gateway(Protocol):
 
     `methods` are those it can process, of `orders.gateways.LABELS`; which of them it does, the settings say.
     `currencies` are those it takes, of SHOP_CURRENCIES. `kept_headers` are the beginnings of the names of the
-    webhook headers that are kept as evidence: what the signature rests on. `refundable_for` is how long after a
-    capture the provider gives money back; None means for ever. `late_for` is how long after its expiry a payment
-    may still be paid whatever has become of it: an address takes coins whenever they are sent.
+    webhook headers that are kept as evidence: what the signature rests on. `late_for` is how long after its expiry a
+    payment may still be paid whatever has become of it: an address takes coins whenever they are sent.
     """
 
     slug: str
@@ -206,7 +205,6 @@ class Gateway(Protocol):
     currencies: frozenset[str]
     webhook_answer: WebhookAnswer
     kept_headers: tuple[str, ...]
-    refundable_for: timedelta | None
     late_for: timedelta
 
     def missing(self) -> list[str]:
@@ -215,6 +213,10 @@ class Gateway(Protocol):
 
     def pay_origins(self) -> tuple[str, ...]:
         """Where `Opened.pay_url` may lead, and where that page leads on by itself, as sources of a browser's policy."""
+        ...
+
+    def refundable_for(self, method: str) -> timedelta | None:
+        """How long after a capture what was paid by `method` is given back; None means for ever."""
         ...
 
     def open(self, charge: Charge) -> Opened:

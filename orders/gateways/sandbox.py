@@ -88,7 +88,6 @@ class SandboxGateway:
     currencies: frozenset[str] = frozenset(settings.SHOP_CURRENCIES)
     webhook_answer: WebhookAnswer = WebhookAnswer()
     kept_headers: tuple[str, ...] = ("webhook-",)
-    refundable_for: timedelta | None = None
     late_for: timedelta = timedelta(0)
 
     def missing(self) -> list[str]:
@@ -103,6 +102,9 @@ class SandboxGateway:
 
     def pay_origins(self) -> tuple[str, ...]:
         return (origin_of(settings.SANDBOX_GATEWAY_URL),)
+
+    def refundable_for(self, method: str) -> timedelta | None:
+        return None
 
     def open(self, charge: Charge) -> Opened:
         answer = self._ask(

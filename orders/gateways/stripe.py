@@ -83,6 +83,8 @@ TIMESTAMP = re.compile(r"[0-9]{1,11}")
 LOCALES = {"zh-hans": "zh", "zh-hant": "zh-HK"}
 # What Stripe calls the methods that the shop may have it process.
 METHODS = {"": "card", "card": "card", "alipay": "alipay", "wechat": "wechat_pay"}
+# A refund after that is refused or fails; a card's never is.
+REFUNDABLE_FOR = {"alipay": timedelta(days=90), "wechat": timedelta(days=180)}
 # The keys under which our references are written onto Stripe's objects, and who closed a session.
 PAYMENT, REFUND, CLOSED_BY = "payment", "refund", "closed_by"
 
@@ -152,8 +154,6 @@ class StripeGateway:
     currencies: frozenset[str] = frozenset({"USD", "HKD", "CNY", "EUR", "JPY"})
     webhook_answer: WebhookAnswer = WebhookAnswer()
     kept_headers: tuple[str, ...] = ("stripe-signature",)
-    # Of cards. Alipay gives back for 90 days and WeChat Pay for 180: a refund after that is refused or fails.
-    refundable_for: timedelta | None = None
     late_for: timedelta = timedelta(0)
 
     def missing(self) -> list[str]:
@@ -173,6 +173,9 @@ class StripeGateway:
 
     def pay_origins(self) -> tuple[str, ...]:
         return (origin_of(_site()),)
+
+    def refundable_for(self, method: str) -> timedelta | None:
+        return REFUNDABLE_FOR.get(method)
 
     def open(self, charge: Charge) -> Opened:
         """Open a session. It may live longer than the charge allows, for Stripe wants half an hour: close it then."""

@@ -193,7 +193,6 @@ class WechatGateway:
     currencies: frozenset[str] = frozenset({CURRENCY})
     webhook_answer: WebhookAnswer = WebhookAnswer()
     kept_headers: tuple[str, ...] = ("wechatpay-",)
-    refundable_for: timedelta | None = timedelta(days=365)
     late_for: timedelta = timedelta(0)
 
     def missing(self) -> list[str]:
@@ -218,6 +217,9 @@ class WechatGateway:
     def pay_origins(self) -> tuple[str, ...]:
         emulator = (origin_of(settings.WECHAT_URL),) if settings.ALLOW_EMULATORS else ()
         return (f"https://{PAY_HOST}", *emulator)
+
+    def refundable_for(self, method: str) -> timedelta | None:
+        return timedelta(days=365)
 
     def open(self, charge: Charge) -> Opened:
         """Open a payment by a code to scan, or on a phone by a page.

@@ -412,7 +412,7 @@ def test_giving_back_is_declined_with_what_to_do_instead(
     """Past the provider's window, which is always, the way is the manual one."""
     with pytest.raises(Declined, match="Refund by hand"):
         gateway.give_back(Return("R-1", "5745459419", Money(4990, "USD")))
-    assert (gateway.refundable_for, provider.rest()) == (timedelta(0), [])
+    assert (gateway.refundable_for("bitcoin"), provider.rest()) == (timedelta(0), [])
 
 
 @pytest.mark.payment_case(53)

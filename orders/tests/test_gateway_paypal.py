@@ -516,7 +516,7 @@ def test_refund_made_at_paypals_desk_is_none_that_we_asked_for(paypal: RunningPa
 
 @pytest.mark.payment_case(43)
 def test_captures_can_be_given_back_for_180_days() -> None:
-    assert PayPalGateway.refundable_for == timedelta(days=180)
+    assert PayPalGateway().refundable_for("paypal") == timedelta(days=180)
 
 
 # --- disputes ----------------------------------------------------------------------------------------

@@ -825,7 +825,7 @@ def test_refund_out_of_an_empty_account_is_declined_and_may_be_asked_for_again(w
 
 @pytest.mark.payment_case(43)
 def test_refund_is_declined_when_its_year_is_over(wechat: RunningWechat) -> None:
-    assert WechatGateway().refundable_for == timedelta(days=365)
+    assert WechatGateway().refundable_for("wechat") == timedelta(days=365)
     paid(wechat)
     year_is_over = datetime.now(UTC) + timedelta(days=365)
     with time_machine.travel(year_is_over - timedelta(minutes=1)):

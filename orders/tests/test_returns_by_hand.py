@@ -285,9 +285,9 @@ def test_money_that_belongs_to_no_sale_is_paid_by_hand_too(order: Order, clerk: 
 # --- the gateway's time ------------------------------------------------------------------------------------
 
 
-def paid_through(gateway: str, *, at: datetime) -> OrderLine:
+def paid_through(gateway: str, *, at: datetime, method: str = "") -> OrderLine:
     order = make_order([(make_fee(make_plan(), minor=499), 1)], pay_until=NOW)
-    attempt = make_attempt(order, gateway=gateway)
+    attempt = make_attempt(order, gateway=gateway, method=method)
     move = MoneyMoved(f"cap-{order.pk}", order.total, at)
     apply_snapshot(attempt_id=attempt.pk, snapshot=snapshot_of(attempt, captures=(move,)), now=at)
     return order.lines.get()
@@ -295,17 +295,21 @@ def paid_through(gateway: str, *, at: datetime) -> OrderLine:
 
 @pytest.mark.payment_case(43)
 @pytest.mark.parametrize(
-    ("gateway", "until"),
+    ("gateway", "method", "until"),
     [
-        ("paypal", NOW + timedelta(days=180)),
-        ("alipay", NOW + timedelta(days=365)),
-        ("nowpayments", NOW),
-        ("stripe", None),
-        ("sandbox", None),
+        ("paypal", "paypal", NOW + timedelta(days=180)),
+        ("alipay", "alipay", NOW + timedelta(days=365)),
+        ("nowpayments", "bitcoin", NOW),
+        ("stripe", "card", None),
+        ("stripe", "alipay", NOW + timedelta(days=90)),
+        ("stripe", "wechat", NOW + timedelta(days=180)),
+        ("sandbox", "sandbox", None),
     ],
 )
-def test_capture_says_until_when_its_gateway_gives_it_back(gateway: str, until: datetime | None) -> None:
-    paid_through(gateway, at=NOW)
+def test_capture_says_until_when_its_gateway_gives_it_back(
+    gateway: str, method: str, until: datetime | None
+) -> None:
+    paid_through(gateway, at=NOW, method=method)
 
     assert LedgerEntry.objects.get().refundable_until == until
 
