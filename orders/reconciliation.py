@@ -1,14 +1,21 @@
-"""Comparing our ledger with the gateways' own books, day by day: nothing is lost without somebody noticing."""
+"""Comparing our ledger with the gateways' own books, day by day: nothing is lost without somebody noticing.
+
+What a gateway's books know of a payment of ours and we do not is fetched first. Some gateways list the refunds of
+their own desk nowhere but in their books: those are booked from there.
+"""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 
 from inventory.money import Money
 from orders.gateways import GATEWAYS, gateway_named
-from orders.gateways.protocol import Declined, Unavailable
-from orders.models import EntryKind, LedgerEntry, ReviewKind
+from orders.gateways.protocol import Booking, CredentialsRefused, Declined, MoneyMoved, Snapshot, Unavailable
+from orders.ledger import apply_snapshot
+from orders.models import EntryKind, LedgerEntry, PaymentAttempt, RefundState, ReturnState, ReviewKind
+from orders.payments import refresh_attempt
 from orders.reviews import open_review_item
+from orders.unanswered import report_silence
 
 logger = logging.getLogger(__name__)
 
@@ -22,9 +29,11 @@ Books = Mapping[tuple[str, str], tuple[str, str]]
 def reconcile(*, now: datetime) -> int:
     """Compare the last days with every gateway that is configured; return how many differences there are.
 
-    Each difference comes up for review once. A gateway that cannot be reached is asked again tomorrow.
+    Each difference comes up for review once, and so does a day that could not be compared and is not asked for
+    again. What goes wrong with one day does not keep the others from being compared: it is raised at the end.
     """
     differences = 0
+    faults: list[Exception] = []
     for slug in GATEWAYS:
         if gateway_named(slug).missing():
             continue
@@ -35,6 +44,17 @@ def reconcile(*, now: datetime) -> int:
             except (Unavailable, Declined) as problem:
                 # Of a provider that keeps Beijing days, the last one is not closed yet.
                 logger.warning("The books of %s for %s cannot be compared: %s", slug, day, problem)
+                if isinstance(problem, CredentialsRefused):
+                    report_silence(problem, gateway=slug, about=f"{day}", order=None, since=now, now=now)
+                if back == DAYS:
+                    _report_unseen(slug, day, str(problem), now=now)
+            except Exception as fault:  # noqa: BLE001 (raised below, with the others)
+                fault.add_note(f"Books of {slug} for {day}")
+                faults.append(fault)
+                if back == DAYS:
+                    _report_unseen(slug, day, type(fault).__name__, now=now)
+    if faults:
+        raise ExceptionGroup("Books that could not be compared", faults)
     return differences
 
 
@@ -43,16 +63,18 @@ def compare(*, gateway: str, day: date, now: datetime) -> int:
 
     Raises Unavailable or Declined when the gateway does not show its books.
     """
+    bookings = list(gateway_named(gateway).bookings(day=day))
+    ours = _ours(gateway, day)
+    unknown = [booking for booking in bookings if (booking.kind, booking.transaction_id) not in ours]
+    if unknown:
+        _catch_up(gateway, unknown, now=now)
+        ours = _ours(gateway, day)
     theirs: Books = {
         (booking.kind, booking.transaction_id): (str(booking.amount), booking.reference)
-        for booking in gateway_named(gateway).bookings(day=day)
+        for booking in bookings
     }
-    ours = _ours(gateway, day)
-    found = [
-        (kind, transaction, detail)
-        for kind, transaction, detail in _differences(ours, theirs)
-        if (kind, transaction) in theirs or not _is_undone(gateway, kind, transaction)
-    ]
+    forgotten = _forgotten(gateway, ours, theirs)
+    found = list(_differences({key: ours[key] for key in ours if key not in forgotten}, theirs))
     for kind, transaction, detail in found:
         open_review_item(
             kind=ReviewKind.BOOKS_DIFFER,
@@ -62,6 +84,55 @@ def compare(*, gateway: str, day: date, now: datetime) -> int:
             now=now,
         )
     return len(found)
+
+
+def _report_unseen(gateway: str, day: date, why: str, *, now: datetime) -> None:
+    """Nobody asks for this day again."""
+    open_review_item(
+        kind=ReviewKind.BOOKS_UNSEEN,
+        key=f"{gateway}:{day}",
+        order=None,
+        detail=f"The books of {gateway} for {day} could not be compared on any of {DAYS} nights, last: {why}",
+        now=now,
+    )
+
+
+def _catch_up(gateway: str, unknown: Iterable[Booking], *, now: datetime) -> None:
+    """Have what the books know of our payments, and we do not, booked as far as it can be."""
+    of_payment: dict[str, list[Booking]] = {}
+    for booking in unknown:
+        of_payment.setdefault(booking.reference, []).append(booking)
+    attempts = PaymentAttempt.objects.filter(gateway=gateway, reference__in=of_payment)
+    for attempt in attempts.order_by("pk"):
+        try:
+            refresh_attempt(attempt_id=attempt.pk, now=now)
+        except Unavailable as problem:
+            logger.warning("Payment %s was not answered for: %s", attempt, problem)
+            continue
+        refunds = tuple(_of_the_desk(attempt, of_payment[attempt.reference]))
+        if refunds:
+            snapshot = Snapshot(provider_id=attempt.provider_id, state="captured", refunds=refunds)
+            apply_snapshot(attempt_id=attempt.pk, snapshot=snapshot, now=now)
+
+
+def _of_the_desk(attempt: PaymentAttempt, bookings: Iterable[Booking]) -> Iterator[MoneyMoved]:
+    """The refunds that the gateway, asked about the payment, has not told of.
+
+    One that may be ours, on its way, is left for a later night: its own report closes it. So is one of money
+    that is not there.
+    """
+    for booking in bookings:
+        minor, currency = booking.amount.minor, booking.amount.currency
+        held = sum(entry.minor for entry in attempt.ledger.filter(currency=currency))
+        is_ours = (
+            attempt.refunds.filter(state=RefundState.APPROVED, minor=minor).exists()
+            or attempt.money_returns.filter(state=ReturnState.DUE, minor=minor).exists()
+        )
+        is_booked = LedgerEntry.objects.filter(
+            gateway=attempt.gateway, kind=booking.kind, transaction_id=booking.transaction_id
+        ).exists()
+        if booking.kind == EntryKind.REFUND and minor <= held and not is_ours and not is_booked:
+            yield MoneyMoved(booking.transaction_id, booking.amount, booking.at)
 
 
 def _ours(gateway: str, day: date) -> Books:
@@ -74,17 +145,17 @@ def _ours(gateway: str, day: date) -> Books:
             str(Money(abs(entry.minor), entry.currency)),
             entry.attempt.reference,
         )
-        for entry in entries.select_related("attempt").iterator(2_000)
+        for entry in entries.exclude(kind=EntryKind.BOUNCE).select_related("attempt").iterator(2_000)
     }
 
 
-def _is_undone(gateway: str, kind: str, transaction: str) -> bool:
-    """Whether it is a refund that came back, or its coming back: some gateways' books forget both."""
-    return kind in (EntryKind.REFUND, EntryKind.BOUNCE) and (
-        LedgerEntry.objects.filter(
-            gateway=gateway, kind=EntryKind.BOUNCE, transaction_id=transaction
-        ).exists()
-    )
+def _forgotten(gateway: str, ours: Books, theirs: Books) -> Collection[tuple[str, str]]:
+    """Our refunds that came back and are no longer in the gateway's books: some take them out again."""
+    missing = [transaction for kind, transaction in ours.keys() - theirs.keys() if kind == EntryKind.REFUND]
+    bounces = LedgerEntry.objects.filter(gateway=gateway, kind=EntryKind.BOUNCE, transaction_id__in=missing)
+    return [
+        (EntryKind.REFUND, transaction) for transaction in bounces.values_list("transaction_id", flat=True)
+    ]
 
 
 def _differences(ours: Books, theirs: Books) -> Iterable[tuple[str, str, str]]:

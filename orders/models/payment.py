@@ -255,6 +255,7 @@ class ReviewKind(models.TextChoices):
     RETURN_FAILED = "return-failed", _("money that was to go back was refused by the gateway")
     DISPUTE_AFTER_REFUND = "disputed-refund", _("disputed although it was paid back")
     BOOKS_DIFFER = "books-differ", _("the gateway's books differ from ours")
+    BOOKS_UNSEEN = "books-unseen", _("the gateway does not show its books")
     EVIDENCE_BROKEN = "evidence-broken", _("evidence that was tampered with")
     CASE_OVERDUE = "case-overdue", _("a case without its first answer in time")
     REFUND_WINDOW = "refund-window", _("soon the gateway gives nothing back")

@@ -106,6 +106,7 @@ class Outcome(enum.StrEnum):
     EMPTY_ACCOUNT = "empty-account"
     FILL_ACCOUNT = "fill-account"
     REFUND_HERE = "refund-here"
+    REFUND_HALF_HERE = "refund-half-here"
 
     def fits(self, trade: sqlite3.Row) -> bool:
         """Whether it can be chosen for a trade as it is; what does not fit any more changes nothing."""
@@ -115,7 +116,7 @@ class Outcome(enum.StrEnum):
             return bool(trade["refunds"] == "delayed")
         if self is Outcome.FILL_ACCOUNT:
             return bool(trade["refunds"] == "refused")
-        if self in (Outcome.FINISH, Outcome.REFUND_HERE):
+        if self in (Outcome.FINISH, Outcome.REFUND_HERE, Outcome.REFUND_HALF_HERE):
             return bool(trade["status"] == "TRADE_SUCCESS")
         return bool(trade["status"] == "WAIT_BUYER_PAY")
 
@@ -132,6 +133,7 @@ LABELS: dict[Outcome, str | Promise] = {
     Outcome.EMPTY_ACCOUNT: _("Let the seller's account be too empty for refunds"),
     Outcome.FILL_ACCOUNT: _("Fill the seller's account again"),
     Outcome.REFUND_HERE: _("Refund what is left, outside the shop"),
+    Outcome.REFUND_HALF_HERE: _("Refund half of what is left, outside the shop"),
 }
 PAYING = (Outcome.PAY, Outcome.PAY_UNTOLD, Outcome.PAY_TOLD_TWICE)
 
@@ -569,10 +571,14 @@ class Alipay(Emulator):
         elif outcome is Outcome.FINISH:
             db.execute("UPDATE trade SET status = 'TRADE_FINISHED' WHERE trade_no = ?", (trade_no,))
             self._tell(db, trade_no)
-        elif outcome is Outcome.REFUND_HERE:
+        elif outcome in (Outcome.REFUND_HERE, Outcome.REFUND_HALF_HERE):
+            left, number = trade["minor"] - _refunded(db, trade), trade["out_trade_no"]
+            if outcome is Outcome.REFUND_HALF_HERE:
+                # Of a part the desk makes up a number, which nobody tells the shop.
+                left, number = left // 2, f"{secrets.randbelow(10**20):020}"
             db.execute(
                 "INSERT OR IGNORE INTO refund (trade_no, out_request_no, minor) VALUES (?, ?, ?)",
-                (trade_no, trade["out_trade_no"], trade["minor"] - _refunded(db, trade)),
+                (trade_no, number, left),
             )
             self._complete(db, trade)
         elif outcome is not Outcome.REFUSE_CARD:

@@ -125,6 +125,7 @@ class Outcome(enum.StrEnum):
     EMPTY_ACCOUNT = "empty-account"
     FILL_ACCOUNT = "fill-account"
     REFUND_HERE = "refund-here"
+    REFUND_HALF_HERE = "refund-half-here"
 
     def fits(self, trade: sqlite3.Row) -> bool:
         """Whether it can be chosen for a payment as it is; what does not fit any more changes nothing."""
@@ -135,7 +136,7 @@ class Outcome(enum.StrEnum):
             return bool(trade["refunds"] == "delayed")
         if self is Outcome.FILL_ACCOUNT:
             return bool(trade["refunds"] == "refused")
-        if self is Outcome.REFUND_HERE:
+        if self in (Outcome.REFUND_HERE, Outcome.REFUND_HALF_HERE):
             return is_paid
         return _is_open(trade)
 
@@ -152,6 +153,7 @@ LABELS: dict[Outcome, str | Promise] = {
     Outcome.EMPTY_ACCOUNT: _("Let the seller's account be too empty for refunds"),
     Outcome.FILL_ACCOUNT: _("Fill the seller's account again"),
     Outcome.REFUND_HERE: _("Refund what is left, outside the shop"),
+    Outcome.REFUND_HALF_HERE: _("Refund half of what is left, outside the shop"),
 }
 PAYING = (Outcome.PAY, Outcome.PAY_UNTOLD, Outcome.PAY_TOLD_TWICE)
 
@@ -643,9 +645,10 @@ class Wechat(Emulator):
             db.execute("UPDATE trade SET state = 'PAYERROR' WHERE number = ?", (number,))
         elif outcome is Outcome.TIME_OUT:
             db.execute("UPDATE trade SET expires_at = ? WHERE number = ?", (_stored(now), number))
-        elif outcome is Outcome.REFUND_HERE:
-            if left := trade["minor"] - _refunded(db, trade):
-                _accept(db, trade, f"{secrets.randbelow(10**20):020}", left, notify_url="")
+        elif outcome in (Outcome.REFUND_HERE, Outcome.REFUND_HALF_HERE):
+            left = trade["minor"] - _refunded(db, trade)
+            if back := left // 2 if outcome is Outcome.REFUND_HALF_HERE else left:
+                _accept(db, trade, f"{secrets.randbelow(10**20):020}", back, notify_url="")
                 self._bring(db, trade, "SUCCESS", whence=("PROCESSING",))
         else:
             if outcome is Outcome.COMPLETE_REFUNDS:
