@@ -60,10 +60,12 @@ def test_alipay_on_a_computer_is_a_code_on_our_page_with_its_own_page_beside_it(
     client: Client, order: Order, alipay: RunningAlipay
 ) -> None:
     ours = f"/orders/{order.reference}/pay/"
+    assert "How do you want to pay?" in client.get(ours).text
     assert choose(client, order, "alipay") == ours
     attempt = PaymentAttempt.objects.get()
     page = client.get(ours).text
-    assert "Scan this code to pay" in page
+    assert "Scan the code with Alipay on your phone and confirm the amount." in page
+    assert "Or choose another way to pay" in page
     (code,) = alipay.books()["codes"]
     assert f'src="{qr_code(alipay.url + "/qr/" + code["token"])}"' in page
     assert f'<a href="{escape(attempt.pay_url)}">Pay on the page of Alipay instead</a>' in page
@@ -121,4 +123,6 @@ def test_bitcoin_by_btcpay_server_is_paid_from_our_page_with_its_own_page_beside
     attempt = PaymentAttempt.objects.get()
     page = client.get(ours).text
     assert "Send exactly this amount" in page
+    assert attempt.instructions
+    assert f'<a href="{escape(attempt.instructions["qr"])}">Open the wallet on this device</a>' in page
     assert f'<a href="{attempt.pay_url}">Pay on the page of BTCPay Server instead</a>' in page
