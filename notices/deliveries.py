@@ -354,7 +354,7 @@ def report(*, channel: str, told: Report, now: datetime) -> bool:
     not sent there again, and goes by the fallbacks of its kind. The same told twice is written once.
     """
     with transaction.atomic(durable=True):
-        delivery = _reported(channel, told.provider_reference)
+        delivery = named(channel, told).select_for_update(of=("self",)).select_related("message").first()
         if delivery is None or delivery.message is None:
             return False
         attempt = Attempt(delivery.pk, delivery.attempts, delivery.address, delivery.message)
@@ -390,14 +390,13 @@ def pause_after(failures: int) -> timedelta:
     return timedelta(seconds=pause.total_seconds() * random.uniform(0.5, 1))  # noqa: S311 (no secret)
 
 
-def _reported(channel: str, reference: str) -> Delivery | None:
-    """The delivery that a provider means: by his own reference, or by ours where he was given it."""
-    known = Delivery.objects.filter(channel=channel).select_related("message")
-    locked = known.select_for_update(of=("self",))
-    ours = re.fullmatch(r"<?delivery-(\d{1,18})(@[^>]*)?>?", reference)
-    if ours:
-        return locked.filter(pk=int(ours[1])).first()
-    return locked.filter(provider_reference=reference).order_by("-pk").first() if reference else None
+def named(channel: str, told: Report) -> QuerySet[Delivery]:
+    """The delivery that a provider means: by our reference where he was given it, else by his own."""
+    known = Delivery.objects.filter(channel=channel).order_by("-pk")
+    for reference in (told.our_reference, told.provider_reference):
+        if ours := re.fullmatch(r"<?delivery-(\d{1,18})(@[^>]*)?>?", reference):
+            return known.filter(pk=int(ours[1]))
+    return known.filter(provider_reference=told.provider_reference).exclude(provider_reference="")
 
 
 def _is_superseded(delivery: Claimed) -> bool:

@@ -19,7 +19,16 @@ from evidence.setwise import as_written, given
 from notices import deliveries, pacing
 from notices.channels import CHANNELS
 from notices.channels.in_site import InSite
-from notices.channels.protocol import Accepted, Channel, Outcome, Outgoing, Refused, Unavailable, Uncertain
+from notices.channels.protocol import (
+    Accepted,
+    Channel,
+    Deferred,
+    Outcome,
+    Outgoing,
+    Refused,
+    Unavailable,
+    Uncertain,
+)
 from notices.deliveries import Claimed
 from notices.expansion import expand
 from notices.kinds import KINDS, JSONValue, Kind
@@ -185,10 +194,10 @@ def _send_one(delivery: Claimed, words: Message | Text, *, channel: Channel, clo
     with transaction.atomic(durable=True):
         deliveries.record(attempt, outcome, now=clock())
         match outcome:
+            case Accepted() | Refused() | Deferred():  # it answered, and knew what to say
+                pacing.went_well(channel.slug)
             case Unavailable() | Uncertain():
                 pacing.went_wrong(channel.slug, problem=str(outcome), now=clock())
-            case Accepted() | Refused():  # it answered, and knew what to say
-                pacing.went_well(channel.slug)
 
 
 def _hand_over(outgoing: Outgoing, *, channel: Channel, clock: Clock) -> Outcome:

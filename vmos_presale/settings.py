@@ -300,6 +300,8 @@ else:
     vars().update(env.email_url("EMAIL_URL", default="smtp://localhost:25"))
     # An Anymail backend (anymail.backends.…) sends by a provider's API, with its keys in ANYMAIL as JSON.
     EMAIL_BACKEND = env.str("EMAIL_BACKEND", default=vars()["EMAIL_BACKEND"])
+    if EMAIL_BACKEND == "django.core.mail.backends.smtp.EmailBackend":
+        EMAIL_BACKEND = "notices.channels.smtp.EmailBackend"  # which keeps the server's answer
     ANYMAIL = env.json("ANYMAIL", default={})
 EMAIL_TIMEOUT = 15
 # To so many customers one member of staff may write alone; to more, another one has to approve it.

@@ -1,6 +1,7 @@
 """Email, by whatever backend Django is configured with: SMTP, or a provider's API through Anymail."""
 
 import contextlib
+import re
 import smtplib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -19,15 +20,23 @@ from django.utils.translation import gettext_lazy as _
 from urllib3.exceptions import NewConnectionError
 
 from accounts.models import User
-from notices.channels.protocol import Accepted, Address, Outgoing, Refused, Unavailable, Uncertain
+from notices.channels.protocol import Accepted, Address, Deferred, Outgoing, Refused, Unavailable, Uncertain
 from notices.kinds import Form
 from notices.links import switch_off
 
+# The name of a mail's reference in what a provider is given to carry with it.
+METADATA = "delivery"
 # What a provider's API answers before it has looked at the message: it is busy, or our key or account is
 # at fault. The customer's address is not, so the message waits until that is mended.
 NOT_LOOKED_AT = frozenset({401, 402, 403, 408, 425, 429, 503})
 # What Anymail calls a recipient whose mail the provider has.
 TAKEN = frozenset({"sent", "queued", "delivered"})
+# Providers that carry nothing of ours with a mail to their reports.
+CARRY_NOTHING = frozenset({"anymail.backends.postal.EmailBackend"})
+# What a server says of one mailbox, for now: it is busy or full, or unknown senders wait. (RFC 5321, 4.2.3.)
+OF_A_MAILBOX = frozenset({450, 451, 452})
+# Unless it adds that its own system, its network or the protocol is at fault (RFC 3463).
+OF_THE_SERVER = re.compile(r"\d{3}[ -]4\.[345]\.")
 
 
 class Email:
@@ -107,6 +116,9 @@ def compose(outgoing: Outgoing) -> mail.EmailMultiAlternatives:
         },
     )
     message.attach_alternative(html, "text/html")
+    if settings.EMAIL_BACKEND not in CARRY_NOTHING:
+        # Comes back with each report, of providers that give a mail an id of their own.
+        message.metadata = {METADATA: outgoing.reference}  # type: ignore[attr-defined]
     try:
         validate_email(outgoing.address)
         message.message()
@@ -138,7 +150,9 @@ def _send(message: mail.EmailMultiAlternatives, connection: BaseEmailBackend) ->
         raise Unavailable("The backend took no mail.")
     status = getattr(message, "anymail_status", None)  # set by Anymail's backends only
     if status is None:
-        return Accepted(provider_reference=message.extra_headers["Message-ID"])
+        # By SMTP: the server's word, with the number that it is found by in its log.
+        answer = getattr(message, "relay_answer", "")
+        return Accepted(provider_reference=answer or message.extra_headers["Message-ID"])
     if not status.status <= TAKEN:
         raise Uncertain(f"The provider says no more than {status.status}.")
     return Accepted(provider_reference=status.message_id or message.extra_headers["Message-ID"])
@@ -148,7 +162,7 @@ def _smtp_outcome(failure: smtplib.SMTPException) -> Exception:
     """What a failure on an open SMTP connection means."""
     match failure:
         case smtplib.SMTPRecipientsRefused():
-            return _by_code(*next(iter(failure.recipients.values())))
+            return _of_a_mailbox(*next(iter(failure.recipients.values())))
         case smtplib.SMTPSenderRefused() | smtplib.SMTPHeloError() | smtplib.SMTPAuthenticationError():
             return Unavailable(f"The server refuses us: {failure}")  # our fault, not this message's
         case smtplib.SMTPResponseException():
@@ -157,6 +171,14 @@ def _smtp_outcome(failure: smtplib.SMTPException) -> Exception:
             return Refused(f"The server cannot carry it: {failure}")
         case _:  # it hung up, and may have taken the mail before
             return Uncertain(f"No answer: {failure}")
+
+
+def _of_a_mailbox(code: int, answer: bytes | str) -> Exception:
+    """A server's word on one recipient."""
+    outcome = _by_code(code, answer)
+    if code in OF_A_MAILBOX and not OF_THE_SERVER.match(str(outcome)):
+        return Deferred(str(outcome))
+    return outcome
 
 
 def _by_code(code: int, answer: bytes | str) -> Exception:

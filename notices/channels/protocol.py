@@ -36,6 +36,13 @@ class Unavailable(Exception):
         self.retry_after = retry_after
 
 
+class Deferred(Unavailable):
+    """The same, said of this address alone: greylisted, a mailbox that is full, enough messages for a number today.
+
+    It says that the provider is well.
+    """
+
+
 class Refused(Exception):
     """Surely not handed over, and final."""
 
@@ -106,13 +113,15 @@ class Report:
     """What a provider tells later of a message that it had taken.
 
     `has_arrived` says whether the recipient's own system has it now, or it came back; `is_gone`, of what came back,
-    that there is no such address any more.
+    that there is no such address any more. `our_reference` is what the message was called by us, where the provider tells
+    that too: he may report before we know his own.
     """
 
     provider_reference: str
     has_arrived: bool
     detail: str = ""
     is_gone: bool = True
+    our_reference: str = ""
 
 
 # How an attempt ended.

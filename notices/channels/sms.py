@@ -30,6 +30,7 @@ from notices.channels.asking import Answer, hand_over, is_reachable, refusal
 from notices.channels.protocol import (
     Accepted,
     Address,
+    Deferred,
     Gone,
     NotProven,
     Outgoing,
@@ -181,10 +182,13 @@ class Twilio:
     """Basic authentication, a form; what becomes of a message is told to its own StatusCallback, signed."""
 
     # There is no such number, or it takes no text messages.
-    GONE = (21211, 21214, 21217, 21614, 30005, 30006)
-    # Its owner has said STOP; the region is not ours to send to; the text is refused.
-    REFUSED = (21610, 21408, 21612, 21602, 21617, 30004, 30007)
-    THROTTLED = (20429, 14107, 30001, 63038)
+    # Or its owner has said STOP.
+    GONE = (21211, 21214, 21217, 21610, 21614, 30005, 30006)
+    # The region is not ours to send to; the text is refused.
+    REFUSED = (21408, 21612, 21602, 21617, 30004, 30007)
+    THROTTLED = (20429, 30001, 63038)
+    # Too many to one number.
+    NUMBER_THROTTLED = (14107,)
     ARRIVED = "delivered"
     RETURNED = ("undelivered", "failed")
 
@@ -227,6 +231,8 @@ class Twilio:
                 return Gone(answer.said)
             case int(code) if code in self.REFUSED:
                 return Refused(answer.said)
+            case int(code) if code in self.NUMBER_THROTTLED:
+                return Deferred(answer.said, retry_after=answer.retry_after(now))
             case int(code) if code in self.THROTTLED:
                 return Unavailable(answer.said, retry_after=answer.retry_after(now))
         return refusal(answer, now=now)
@@ -263,6 +269,8 @@ class Alibaba:
     VERSION = "2017-05-25"
     ALGORITHM = "ACS3-HMAC-SHA256"
     GONE = ("isv.MOBILE_NUMBER_ILLEGAL",)
+    # Enough for this number, in a minute, an hour or a day.
+    NUMBER_THROTTLED = ("isv.BUSINESS_LIMIT_CONTROL",)
     REFUSED = (
         "isv.BLACK_KEY_CONTROL_LIMIT",
         "isv.PARAM_LENGTH_LIMIT",
@@ -308,8 +316,10 @@ class Alibaba:
                 raise Uncertain(answer.said)
             case {"Code": str(problem)} if problem.startswith("Throttling"):
                 raise Unavailable(answer.said, retry_after=answer.retry_after(now))
+            case {"Code": str(problem)} if problem in self.NUMBER_THROTTLED:
+                raise Deferred(answer.said, retry_after=PAUSE)
             case {"Code": str()}:
-                # Enough for this number today, or our account, key or templates are at fault.
+                # Enough for our account today, or that, the key or the templates are at fault.
                 raise Unavailable(answer.said, retry_after=PAUSE)
         raise Uncertain(answer.said) if answer.status < 400 else refusal(answer, now=now)
 

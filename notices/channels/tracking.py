@@ -5,8 +5,10 @@ the name of one whose key we do not hold proves nothing, and what is reported is
 what is known already changes nothing.
 """
 
+import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import anymail.urls
@@ -14,17 +16,22 @@ from anymail.signals import AnymailTrackingEvent, EventType, tracking
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 from django.dispatch import receiver
-from django.urls import URLPattern
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, path
 from django.utils import timezone
+from django.views.decorators.csrf import csrf_exempt
 
 from notices import deliveries
-from notices.channels.email import Email
+from notices.channels.email import CARRY_NOTHING, METADATA, Email
 from notices.channels.protocol import Report
+from notices.deliveries import SILENCE
 from notices.kinds import KINDS
-from notices.models import Delivery
 from notices.preferences import choose
 
 logger = logging.getLogger(__name__)
+
+# Whether the request that is being answered has told of a mail just sent that we do not know, or not yet.
+_unknown: ContextVar[bool] = ContextVar("_unknown", default=False)
 
 ARRIVED = frozenset({EventType.DELIVERED})
 RETURNED = frozenset({EventType.BOUNCED, EventType.REJECTED, EventType.FAILED})
@@ -45,7 +52,8 @@ SIGNED_WITH = {
 
 def addresses() -> Sequence[URLPattern]:
     """Where the provider that sends our mail reports: one address, or none where a report could not be proved."""
-    return _offered() if _is_proved() else ()
+    offered = _offered() if _is_proved() else ()
+    return tuple(path(str(one.pattern), _patient(one.callback), name=one.name) for one in offered)
 
 
 @register
@@ -83,25 +91,42 @@ def _is_proved() -> bool:
 @receiver(tracking, dispatch_uid="notices.channels.tracking")
 def mail_reported(event: AnymailTrackingEvent, esp_name: str, **_: Any) -> None:
     """Put on record what became of a mail; who says that he does not want it gets no more of what is optional."""
-    if not event.message_id:
+    ours = (event.metadata or {}).get(METADATA)
+    told = Report(
+        event.message_id or "",
+        has_arrived=event.event_type in ARRIVED,
+        detail=event.mta_response or event.description or event.reject_reason or "",
+        our_reference=ours if isinstance(ours, str) else "",
+    )
+    if not (told.provider_reference or told.our_reference):
         logger.warning("%s reports %s of a mail that it does not name.", esp_name, event.event_type)
         return
     now = timezone.now()
     if event.event_type in UNWANTED:
-        _switch_off(event.message_id)
-    elif event.event_type in ARRIVED | RETURNED:
-        detail = event.mta_response or event.description or event.reject_reason or ""
-        told = Report(event.message_id, event.event_type in ARRIVED, detail)
-        if not deliveries.report(channel=Email.slug, told=told, now=now):
-            logger.warning("%s reports a mail that we do not know: %s", esp_name, event.message_id)
+        _switch_off(told)
+    elif event.event_type in ARRIVED | RETURNED and not deliveries.report(
+        channel=Email.slug, told=told, now=now
+    ):
+        logger.warning("%s reports a mail that we do not know: %s", esp_name, told)
+        _unknown.set(_unknown.get() or (event.timestamp is not None and now - event.timestamp < SILENCE))
 
 
-def _switch_off(message_id: str) -> None:
-    delivery = (
-        Delivery.objects.filter(channel=Email.slug, provider_reference=message_id)
-        .select_related("notice")
-        .first()
-    )
+def _patient(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """Have a provider ask again who knows a mail by his own name alone, and has reported it before we had written that down."""
+
+    @csrf_exempt
+    @functools.wraps(view)
+    def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        _unknown.set(False)
+        response = view(request, *args, **kwargs)
+        is_early = _unknown.get() and settings.EMAIL_BACKEND in CARRY_NOTHING
+        return HttpResponse(status=503) if is_early else response
+
+    return answer
+
+
+def _switch_off(told: Report) -> None:
+    delivery = deliveries.named(Email.slug, told).select_related("notice").first()
     kind = KINDS.get(delivery.notice.kind) if delivery else None
     if delivery and kind and not kind.contractual:
         choose(

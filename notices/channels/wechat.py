@@ -34,6 +34,7 @@ from notices.channels.asking import hand_over, is_reachable
 from notices.channels.protocol import (
     Accepted,
     Address,
+    Deferred,
     Gone,
     NotProven,
     Outgoing,
@@ -63,7 +64,9 @@ GONE = (43004, 40003, 50005)
 REFUSED = (43101, 47003, 48002, 87009)
 STALE_TOKEN = (40001, 40014, 41001, 42001)
 DAILY_QUOTA = (45009,)
-TOO_FAST = (45011, 45047)
+TOO_FAST = (45011,)
+# Enough for this follower.
+ENOUGH = (45047,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +328,8 @@ def _failure(said: Mapping[str, object], *, now: datetime) -> Unavailable | Refu
         here = now.astimezone(BEIJING)
         midnight = (here + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
         return Unavailable(words, retry_after=midnight - here)
+    if code in ENOUGH:
+        return Deferred(words, retry_after=timedelta(minutes=1))
     if code in TOO_FAST:
         return Unavailable(words, retry_after=timedelta(minutes=1))
     # Busy (-1), or our account, template or address is at fault. Nothing was sent.

@@ -1,13 +1,14 @@
 """The email channel, against a mail server and a provider's API that answer as real ones do."""
 
 import email
+import json
 import socket
 import threading
 from collections.abc import Iterator
 from email import policy
 from email.message import EmailMessage
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from aiosmtpd.controller import Controller
@@ -15,7 +16,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from pytest_django import Settings
 
 from notices.channels.email import Email, compose
-from notices.channels.protocol import Outgoing, Refused, Unavailable, Uncertain
+from notices.channels.protocol import Deferred, Outgoing, Refused, Unavailable, Uncertain
 from notices.kinds import GUARDIAN_ASKED, GUARDIAN_CONFIRMED, PAYMENT_RECEIVED, Kind
 from notices.models import Delivery, DeliveryState
 from notices.outbox import drain
@@ -52,8 +53,8 @@ class Answers:
     async def handle_RCPT(  # noqa: N802 (aiosmtpd's name)
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
-        if address.startswith(("550", "451")):
-            return f"{address[:3]} no"
+        if address[:3].isdecimal():
+            return f"{address.partition('@')[0].replace('_', ' ')} no"
         envelope.rcpt_tos.append(address)
         return "250 OK"
 
@@ -76,7 +77,7 @@ def server(settings: Settings) -> Iterator[Answers]:
     answers = Answers()
     controller = Controller(answers, hostname="127.0.0.1", port=free_port())
     controller.start()
-    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    settings.EMAIL_BACKEND = "notices.channels.smtp.EmailBackend"
     settings.EMAIL_HOST, settings.EMAIL_PORT = controller.hostname, controller.port
     settings.EMAIL_USE_TLS = settings.EMAIL_USE_SSL = False
     yield answers
@@ -144,11 +145,14 @@ def test_without_a_page_there_is_no_link() -> None:
 # --- SMTP --------------------------------------------------------------------------------------------
 
 
-def test_a_server_takes_a_mail_and_it_is_found_by_its_message_id(server: Answers, settings: Settings) -> None:
+def test_a_server_takes_a_mail_and_its_word_with_its_number_is_kept(
+    server: Answers, settings: Settings
+) -> None:
     accepted = Email().send(outgoing(), now=NOW)
     ((address, message),) = server.taken
     assert address == "ada@example.com"
-    assert accepted.provider_reference == message["Message-ID"] == f"<delivery-17@{settings.SITE_HOST}>"
+    assert accepted.provider_reference == "250 2.0.0 queued as 4F1A2"
+    assert message["Message-ID"] == f"<delivery-17@{settings.SITE_HOST}>"
     assert message["Subject"] == "Payment received for order VP-7K2M"
     assert [part.get_content_type() for part in message.iter_parts()] == ["text/plain", "text/html"]
 
@@ -157,7 +161,10 @@ def test_a_server_takes_a_mail_and_it_is_found_by_its_message_id(server: Answers
     ("address", "outcome"),
     [
         ("550@example.com", Refused),
-        ("451@example.com", Unavailable),
+        ("451@example.com", Deferred),
+        ("450_4.2.0@example.com", Deferred),
+        ("450_4.3.2@example.com", Unavailable),
+        ("421@example.com", Unavailable),
         ("data-554@example.com", Refused),
         ("data-452@example.com", Unavailable),
         ("hang-up@example.com", Uncertain),
@@ -168,12 +175,13 @@ def test_a_server_takes_a_mail_and_it_is_found_by_its_message_id(server: Answers
 def test_a_servers_answer_decides_what_becomes_of_a_mail(
     server: Answers, address: str, outcome: type[Exception]
 ) -> None:
-    with pytest.raises(outcome):
+    with pytest.raises(outcome) as failure:
         Email().send(outgoing(address), now=NOW)
+    assert type(failure.value) is outcome
 
 
 def test_a_server_that_is_down_has_surely_not_taken_the_mail(settings: Settings) -> None:
-    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    settings.EMAIL_BACKEND = "notices.channels.smtp.EmailBackend"
     settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", free_port()
     with pytest.raises(Unavailable):
         Email().send(outgoing(), now=NOW)
@@ -183,7 +191,7 @@ def test_a_server_that_goes_silent_while_it_greets_has_surely_not_taken_the_mail
     settings: Settings,
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+        settings.EMAIL_BACKEND = "notices.channels.smtp.EmailBackend"
         settings.EMAIL_HOST, settings.EMAIL_PORT = silent.getsockname()
         settings.EMAIL_TIMEOUT = 0.2
         with pytest.raises(Unavailable):
@@ -224,8 +232,11 @@ PROVIDER_SAYS = {
 class Provider(BaseHTTPRequestHandler):
     """Postmark's API, as far as Anymail uses it. The first label of the recipient's domain says what to answer."""
 
+    asked: ClassVar[list[dict[str, Any]]] = []
+
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        self.asked.append(json.loads(body))
         said = body.split("ada@", 1)[1].split(".", 1)[0]
         if said == "hang-up":
             return
@@ -256,6 +267,12 @@ def provider(settings: Settings) -> Iterator[None]:
 
 def test_a_provider_takes_a_mail_and_gives_its_own_reference(provider: None) -> None:
     assert Email().send(outgoing("ada@200.example.com"), now=NOW).provider_reference == "pm-1"
+    assert Provider.asked[-1]["Metadata"] == {"delivery": "delivery-17"}
+
+
+def test_a_provider_that_carries_nothing_of_ours_is_given_nothing_to_carry(settings: Settings) -> None:
+    settings.EMAIL_BACKEND = "anymail.backends.postal.EmailBackend"
+    assert not hasattr(compose(outgoing()), "metadata")
 
 
 @pytest.mark.parametrize(

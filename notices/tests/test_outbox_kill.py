@@ -79,7 +79,7 @@ def receiver(settings: Settings, port: int) -> Iterator[Receiver]:
     receiver = Receiver()
     controller = Controller(receiver, hostname="127.0.0.1", port=port)
     controller.start()
-    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    settings.EMAIL_BACKEND = "notices.channels.smtp.EmailBackend"
     settings.EMAIL_HOST, settings.EMAIL_PORT = controller.hostname, port
     settings.EMAIL_USE_TLS = settings.EMAIL_USE_SSL = False
     yield receiver

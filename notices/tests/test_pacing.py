@@ -7,7 +7,7 @@ from django.db import transaction
 
 from notices import outbox, pacing
 from notices.channels import CHANNELS
-from notices.channels.protocol import Accepted, Refused, Unavailable, Uncertain
+from notices.channels.protocol import Accepted, Deferred, Refused, Unavailable, Uncertain
 from notices.models import ChannelPace, Delivery
 from notices.outbox import drain
 from notices.tests.samples import NOW, Outside, customer, told
@@ -158,9 +158,13 @@ def test_while_one_goes_ahead_no_other_worker_does() -> None:
     assert allowed(channel, spending=0, after=later) == 0
 
 
-@pytest.mark.parametrize("outcome", [Accepted(), Refused("550 unknown")])
+@pytest.mark.parametrize(
+    "outcome",
+    [Accepted(), Refused("550 unknown"), Deferred("450 greylisted")],
+    ids=lambda each: type(each).__name__,
+)
 def test_a_provider_that_answers_is_well(
-    outcome: Accepted | Refused, monkeypatch: pytest.MonkeyPatch
+    outcome: Accepted | Refused | Deferred, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     double = Outside(*[Unavailable("503 busy")] * 4, outcome, *[Unavailable("503 busy")] * 4)
     monkeypatch.setitem(CHANNELS, "email", double)
@@ -168,6 +172,17 @@ def test_a_provider_that_answers_is_well(
     drain(now=NOW)
     assert len(double.taken) == 9
     assert ChannelPace.objects.get(channel="email").open_until is None
+
+
+def test_readers_that_cannot_take_a_message_now_open_no_breaker(monkeypatch: pytest.MonkeyPatch) -> None:
+    double = Outside(*[Deferred("450 greylisted")] * 6)
+    monkeypatch.setitem(CHANNELS, "email", double)
+    tell(9)
+    drain(now=NOW)
+    assert len(double.taken) == 9
+    assert ChannelPace.objects.get(channel="email").failures == 0
+    waiting = Delivery.objects.filter(channel="email", state="queued", problem="450 greylisted")
+    assert waiting.count() == 6
 
 
 def test_a_provider_that_asks_for_patience_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:

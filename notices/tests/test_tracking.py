@@ -4,7 +4,9 @@ import base64
 import hashlib
 import hmac
 import json
+import time
 from collections.abc import Mapping
+from datetime import datetime
 
 import pytest
 from django.core.management import call_command
@@ -15,7 +17,7 @@ from pytest_django import Settings
 
 from accounts.models import User
 from notices.channels import CHANNELS, tracking
-from notices.channels.protocol import Accepted, Uncertain
+from notices.channels.protocol import Accepted, Outgoing, Uncertain
 from notices.kinds import GUARDIAN_CONFIRMED, NEXT_IN_LINE, Kind
 from notices.models import Delivery, Preference
 from notices.outbox import drain
@@ -109,6 +111,50 @@ def test_what_nobody_knew_of_was_sent_after_all(client: Client, monkeypatch: pyt
     assert mailgun(client, "delivered", data={"message": headers}) == 200
     delivery.refresh_from_db()
     assert delivery.state == "sent"
+
+
+def test_a_mail_that_the_provider_has_named_himself_is_known_by_what_it_carries(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = customer()
+    monkeypatch.setitem(CHANNELS, "email", Outside(Uncertain("no answer")))
+    told(ada, key="one")
+    drain(now=NOW)
+    delivery = Delivery.objects.get(channel="email")
+    carried = {"user-variables": {"delivery": f"delivery-{delivery.pk}"}}
+    assert mailgun(client, "delivered", data=carried) == 200
+    delivery.refresh_from_db()
+    assert (delivery.state, delivery.provider_reference) == ("sent", MESSAGE_ID)
+
+
+def test_a_report_that_comes_before_we_have_written_down_the_providers_name_is_not_lost(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[int] = []
+
+    class ReportsFirst(Outside):
+        def send(self, outgoing: Outgoing, *, now: datetime) -> Accepted:
+            carried = {"user-variables": {"delivery": outgoing.reference}}
+            answers.append(mailgun(client, "delivered", data=carried))
+            return Accepted(MESSAGE_ID)
+
+    monkeypatch.setitem(CHANNELS, "email", ReportsFirst())
+    told(customer(), key="one")
+    drain(now=NOW)
+    assert (answers, steps()) == ([200], ["begun", "received", "accepted"])
+    assert Delivery.objects.get(channel="email").state == "sent"
+
+
+@pytest.mark.parametrize(("age", "answer"), [(10, 503), (10_000, 200)])
+def test_a_provider_that_carries_nothing_of_ours_is_asked_to_tell_again_what_is_not_known_yet(
+    client: Client, monkeypatch: pytest.MonkeyPatch, settings: Settings, age: int, answer: int
+) -> None:
+    monkeypatch.setattr(tracking, "CARRY_NOTHING", {settings.EMAIL_BACKEND})
+    data = {"timestamp": time.time() - age}
+    assert mailgun(client, "delivered", data=data) == answer
+    sent(monkeypatch)
+    assert mailgun(client, "delivered", data=data) == 200
+    assert steps() == ["begun", "accepted", "received"]
 
 
 @pytest.mark.parametrize(("kind", "is_off"), [(NEXT_IN_LINE, True), (GUARDIAN_CONFIRMED, False)])
