@@ -204,6 +204,14 @@ REFUND_CAME_BACK = Kind(
     fallbacks=LAST_RESORT,
 )
 MONEY_RETURNED = Kind("money-returned", _("Payment returned"), clause="3.1", topic=Topic.MONEY)
+MONEY_TO_CLAIM = Kind(
+    "money-to-claim",
+    _("Money to be claimed"),
+    clause="3.3",
+    topic=Topic.MONEY,
+    channels=IMPORTANT,
+    fallbacks=LAST_RESORT,
+)
 PAYMENT_DISPUTED = Kind("payment-disputed", _("Payment disputed"), clause="3.1", topic=Topic.MONEY)
 DISPUTE_ENDED = Kind("dispute-ended", _("Dispute of the payment ended"), clause="3.1", topic=Topic.MONEY)
 CASE_OPENED = Kind("case-opened", _("Case opened"), clause="II", topic=Topic.MONEY)
@@ -325,6 +333,7 @@ KINDS: dict[str, Kind] = {
         REFUND_PAID,
         REFUND_CAME_BACK,
         MONEY_RETURNED,
+        MONEY_TO_CLAIM,
         PAYMENT_DISPUTED,
         DISPUTE_ENDED,
         CASE_OPENED,

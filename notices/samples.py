@@ -148,6 +148,7 @@ FACTS: dict[str, Sequence[Mapping[str, JSONValue]]] = {
         {"reference": "VP-7K2M", "refund": "RF-0001", "amount": TOTAL, "ground": "law", "means": means}
         for means in ("", "bank transfer")
     ],
+    "money-to-claim": [{"reference": "VP-7K2M", "amount": TOTAL}],
     "refund-came-back": [{"reference": "VP-7K2M", "amount": TOTAL}],
     "case-opened": [
         {

@@ -19,7 +19,7 @@ from notices.outbox import tell
 from orders.documents import issue_credit_note, issue_invoice
 from orders.estimates import record_first_estimate
 from orders.gateways import gateway_named
-from orders.gateways.protocol import MoneyMoved, RefusedReturn, Snapshot
+from orders.gateways.protocol import Claim, MoneyMoved, RefusedReturn, Snapshot
 from orders.models import (
     AttemptState,
     EntryKind,
@@ -40,7 +40,7 @@ from orders.models import (
 from orders.offers import stocks
 from orders.queue import fairness, lock_lines, lock_plans, place_of
 from orders.reviews import open_review_item
-from orders.telling import about_bounce, about_order, about_refund, about_return
+from orders.telling import about_bounce, about_claim, about_order, about_refund, about_return
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def apply_snapshot(*, attempt_id: int, snapshot: Snapshot, now: datetime) -> Pay
         order_id = PaymentAttempt.objects.values_list("order_id", flat=True).get(pk=attempt_id)
         order = Order.objects.select_for_update(no_key=True).get(pk=order_id)
         attempt = PaymentAttempt.objects.select_for_update(no_key=True).get(pk=attempt_id)
-        seen_at = attempt.confirming_since
+        seen_at, was_captured = attempt.confirming_since, attempt.state == AttemptState.CAPTURED
         captured = _book_all(attempt, EntryKind.CAPTURE, snapshot.captures, now=now)
         refunded = _book_all(attempt, EntryKind.REFUND, snapshot.refunds, now=now)
         disputed = [
@@ -77,6 +77,8 @@ def apply_snapshot(*, attempt_id: int, snapshot: Snapshot, now: datetime) -> Pay
         gone = [(entry, _close_return(order, move, entry, now=now)) for move, entry in refunded]
         for refused in snapshot.refused_returns:
             _fail_return(order, attempt, refused, now=now)
+        if was_captured:
+            _offer_claims(attempt, snapshot.claims, order=order, now=now)
         if captured:
             _settle(order, new=[entry for _move, entry in captured], seen_at=seen_at, now=now)
         elif disputed and order.state != OrderState.PAID and missing_of(order).minor <= 0:
@@ -433,6 +435,21 @@ def _fail_return(order: Order, attempt: PaymentAttempt, refused: RefusedReturn, 
             detail=f"{known_as} was refused by the gateway {after}: {problem}",
             now=now,
         )
+
+
+def _offer_claims(attempt: PaymentAttempt, claims: Sequence[Claim], *, order: Order, now: datetime) -> None:
+    """Show the customer where he takes up what waits for him, as long as it does; he is told once."""
+    links = {claim.reference: claim.link for claim in claims}
+    returns: list[Refund | MoneyReturn] = [*attempt.refunds.all(), *attempt.money_returns.all()]
+    for due in returns:
+        is_on_its_way = due.state in (RefundState.APPROVED, ReturnState.DUE)
+        link = links.get(due.key, "") if is_on_its_way else ""
+        if link == due.claim_url:
+            continue
+        due.claim_url = link
+        due.save(update_fields=["claim_url"])
+        if link:
+            tell([about_claim(order, due)], now=now)
 
 
 def _book_bounce(attempt: PaymentAttempt, refused: RefusedReturn, *, now: datetime) -> LedgerEntry | None:

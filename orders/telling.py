@@ -67,3 +67,11 @@ def about_return(order: Order, back: MoneyReturn) -> Draft:
     return about_order(
         order, kinds.MONEY_RETURNED, facts, key=f"{kinds.MONEY_RETURNED.slug}:{back.reference}"
     )
+
+
+def about_claim(order: Order, due: Refund | MoneyReturn) -> Draft:
+    """A notice of money that waits for the customer to claim it. Its link is on the order's page, behind his login."""
+    currency = order.currency if isinstance(due, Refund) else due.currency
+    facts: Mapping[str, JSONValue] = {"amount": {"minor": due.minor, "currency": currency}}
+    kind = kinds.MONEY_TO_CLAIM
+    return about_order(order, kind, facts, key=f"{kind.slug}:{due.key}")

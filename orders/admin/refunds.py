@@ -30,6 +30,12 @@ from orders.returns import (
 )
 
 
+@column(gettext_lazy("claim"))
+def claim_column(_desk: object, due: Refund | MoneyReturn) -> str:
+    """That the customer has to take it up, and not where: whoever has the address can."""
+    return _("waits for the customer, who finds the link on the order's page") if due.claim_url else "–"
+
+
 class RefundLineInline(RecordInline):
     model = RefundLine
     fields = ("plan", "units", "phone")
@@ -94,8 +100,10 @@ class RefundAdmin(RecordAdmin):
         "decided_by",
         "decided_at",
         "paid_at",
+        "claim",
         "problem",
     )
+    claim = claim_column
 
     def offers(self, record: Refund, button: str) -> bool:
         if button in ("send_again", "pay_by_hand"):
@@ -274,6 +282,22 @@ class MoneyReturnAdmin(RecordAdmin):
     inlines = (PayoutInline,)
     actions_detail = ("send_again", "pay_by_hand")
     state_label = choice_column("state", gettext_lazy("state"), RETURN_COLOURS)
+    fields = (
+        "reference",
+        "order",
+        "attempt",
+        "reason",
+        "amount",
+        "state_label",
+        "due_at",
+        "decided_by",
+        "tries",
+        "next_try_at",
+        "paid_at",
+        "claim",
+        "problem",
+    )
+    claim = claim_column
 
     def offers(self, record: MoneyReturn, button: str) -> bool:
         return can_be_sent(record)

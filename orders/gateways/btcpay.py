@@ -4,8 +4,7 @@ An invoice is judged by the coins that have come to it rather than by its status
 price is captured, also when it came after the invoice had expired or been cancelled.
 
 A refund is a pull payment: a claim to so much money, which the buyer takes up by naming an address, and which staff
-approve and pay from the wallet. Its page is what the buyer needs; `Snapshot.problem` tells staff of it. A claim bears
-our reference in its name and is looked for before it is made, for there is no idempotency key.
+approve and pay from the wallet. Its page is what the buyer needs: `Snapshot.claims`. A claim bears our reference in its name and is looked for before it is made, for there is no idempotency key.
 """
 
 import hashlib
@@ -30,6 +29,7 @@ from orders.gateways.protocol import (
     BadSignature,
     Booking,
     Charge,
+    Claim,
     CoinProgress,
     Declined,
     Event,
@@ -214,6 +214,7 @@ class BtcpayGateway:
             captures=tuple(moved for each in snapshots for moved in each.captures),
             refunds=tuple(moved for each in snapshots for moved in each.refunds),
             refused_returns=tuple(refused for each in snapshots for refused in each.refused_returns),
+            claims=tuple(claim for each in snapshots for claim in each.claims),
             progress=best.progress or next((each.progress for each in snapshots if each.progress), None),
             problem=" ".join(each.problem for each in snapshots if each.problem),
         )
@@ -493,7 +494,7 @@ def _snapshot(asking: Asking, invoice: _Invoice) -> Snapshot:
         state = "cancelled"
     else:
         state = STATES[invoice.status]
-    refunds, refused, problems = [], [], []
+    refunds, refused, claims, problems = [], [], [], []
     # Nothing can be given back of an invoice that nothing came to.
     for claim in _claims(asking, invoice.invoice_id) if captures else ():
         payouts = _payouts(asking, claim)
@@ -503,10 +504,11 @@ def _snapshot(asking: Asking, invoice: _Invoice) -> Snapshot:
             refused.append(
                 RefusedReturn(claim.reference, gettext("The claim was withdrawn in BTCPay Server."))
             )
+        elif not claim.is_archived and not payouts and claim.reference:
+            claims.append(Claim(claim.reference, claim.view_link))
         elif not claim.is_archived and not payouts:
             problems.append(
-                gettext("The buyer has to claim his refund %(reference)s at %(link)s.")
-                % {"reference": claim.reference, "link": claim.view_link}
+                gettext("A refund that was made in BTCPay Server waits for the buyer to claim it.")
             )
     if received and not captures and not _is_covered(prompt, prompt.deposits):
         problems.append(
@@ -521,6 +523,7 @@ def _snapshot(asking: Asking, invoice: _Invoice) -> Snapshot:
         captures=tuple(captures),
         refunds=tuple(refunds),
         refused_returns=tuple(refused),
+        claims=tuple(claims),
         progress=CoinProgress(
             BITCOIN.code,
             due=written(prompt.quote),

@@ -106,6 +106,14 @@ class RefusedReturn:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """A return that waits for the buyer to take it up at `link`. Whoever has the link can; `reference` is the return's."""
+
+    reference: str
+    link: str
+
+
+@dataclass(frozen=True, slots=True)
 class CoinProgress:
     """How far a payment in coins is: decimal strings in whole coins, confirmations of those that are needed.
 
@@ -145,6 +153,7 @@ class Snapshot:
     chargebacks: tuple[MoneyMoved, ...] = ()
     reversals: tuple[MoneyMoved, ...] = ()
     refused_returns: tuple[RefusedReturn, ...] = ()
+    claims: tuple[Claim, ...] = ()
     progress: CoinProgress | None = None
     strays: tuple[Stray, ...] = ()
     problem: str = ""

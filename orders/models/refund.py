@@ -44,6 +44,8 @@ class SentBack(WriteOnce):
 
     reference = models.CharField(_("reference"), max_length=28, unique=True)
     tries = models.PositiveSmallIntegerField(_("times sent"), default=1)
+    # Where the customer takes it up, while it waits for him. Whoever has the address can: it is his alone to see.
+    claim_url = models.URLField(_("where it is claimed"), max_length=500, blank=True)
     # While it is on its way: whoever moves it asks the gateway (`orders.unanswered`); empty before the first try.
     next_try_at = models.DateTimeField(_("next try"), null=True)
 

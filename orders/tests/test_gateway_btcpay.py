@@ -24,6 +24,7 @@ from orders.gateways.protocol import (
     BadSignature,
     Booking,
     Charge,
+    Claim,
     CoinProgress,
     CredentialsRefused,
     Declined,
@@ -367,7 +368,7 @@ def paid(chain: RunningBtcpay, gateway: BtcpayGateway) -> str:
 
 
 @pytest.mark.payment_case(41)
-def test_refund_is_shown_only_when_its_claim_has_been_paid_and_staff_are_told_of_the_claim(
+def test_refund_is_shown_only_when_its_claim_has_been_paid_and_until_it_is_taken_up_where_that_is_done(
     chain: RunningBtcpay, gateway: BtcpayGateway
 ) -> None:
     invoice_id = paid(chain, gateway)
@@ -375,10 +376,11 @@ def test_refund_is_shown_only_when_its_claim_has_been_paid_and_staff_are_told_of
     (claim,) = chain.books()["pull_payments"]
     link = f"{chain.url}/pull-payments/{claim['id']}"
     assert (claim["name"], claim["amount"], claim["currency"]) == (f"Refund {invoice_id} R-1", "30.00", "USD")
-    assert snapshot_of(gateway).problem == f"The buyer has to claim his refund R-1 at {link}."
+    waiting = snapshot_of(gateway)
+    assert (waiting.claims, waiting.problem) == ((Claim("R-1", link),), "")
     chain.decide_claim(claim["id"], "claim")
     claimed = snapshot_of(gateway)
-    assert (claimed.refunds, claimed.problem) == ((), "")
+    assert (claimed.refunds, claimed.claims, claimed.problem) == ((), (), "")
     chain.decide_claim(claim["id"], "pay")
     (refund,) = snapshot_of(gateway).refunds
     (payout,) = chain.books()["payouts"]
@@ -415,7 +417,7 @@ def test_payout_that_staff_cancelled_leaves_the_claim_open(
     chain.decide_claim(claim["id"], "cancel")
     snapshot = snapshot_of(gateway)
     assert (snapshot.refunds, snapshot.refused_returns) == ((), ())
-    assert "has to claim his refund R-1" in snapshot.problem
+    assert [waiting.reference for waiting in snapshot.claims] == ["R-1"]
 
 
 @pytest.mark.payment_case(39, 40)

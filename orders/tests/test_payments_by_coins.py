@@ -12,8 +12,12 @@ from typing import TypeAlias
 import httpx
 import pytest
 import time_machine
+from django.test import Client
+from django.urls import reverse
 from pytest_django import Settings
 
+from notices.models import Notice
+from notices.rendering import render
 from orders.checkout import CONFIRMING_HOLDS, expire_orders
 from orders.gateways import nowpayments as nowpayments_gateway
 from orders.gateways.emulators.chain import COIN_PRICES, Deed
@@ -22,15 +26,17 @@ from orders.gateways.emulators.running_btcpay import RunningBtcpay
 from orders.gateways.emulators.running_nowpayments import RunningNowpayments
 from orders.gateways.protocol import CoinProgress, Snapshot, Unavailable
 from orders.ledger import apply_snapshot
-from orders.models import AttemptState, Order, PaymentAttempt, ReviewItem
+from orders.models import AttemptState, Ground, Order, PaymentAttempt, Refund, ReviewItem
 from orders.offers import stocks
 from orders.payments import NotPayable, poll_payments, process_webhooks, refresh_attempt
+from orders.refunds import approve_refund, request_refund
 from orders.returns import send_returns
 from orders.tests.backstage_btcpay import STORE_ID, configured_btcpay
 from orders.tests.backstage_nowpayments import configured_nowpayments
 from orders.tests.gateway_servers import Listener
 from orders.tests.paying import PAID, UNPAID, Door, begin, hand_on, standing_of, told_by
-from tests.builders import NOW, make_fee, make_order, make_plan
+from orders.tests.shopping import log_in
+from tests.builders import NOW, make_fee, make_order, make_plan, make_user
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -97,6 +103,11 @@ def units_left(order: Order) -> int:
 def pay_page(door: Door, order: Order) -> str:
     with door.browser_of(order) as browser:
         return browser.get(f"/orders/{order.reference}/pay/").raise_for_status().text
+
+
+def order_page(door: Door, order: Order) -> str:
+    with door.browser_of(order) as browser:
+        return browser.get(order.get_absolute_url()).raise_for_status().text
 
 
 # --- 30: an answer that is lost -------------------------------------------------------------------------
@@ -460,14 +471,67 @@ def test_coins_three_days_late_go_back_when_there_is_no_room(
         return
     assert standing_of(order) == returned
     (claim,) = chain.books()["pull_payments"]
-    poll_payments(now=late)
-    assert f"/pull-payments/{claim['id']}" in attempt_of(order).problem
+    for _again in range(2):
+        poll_payments(now=late)
+        refresh_attempt(attempt_id=attempt_of(order).pk, now=late)
+    returned = replace(returned, told=(*returned.told, "money-to-claim"))
+    assert standing_of(order) == returned
+    link = f'href="{chain.url}/pull-payments/{claim["id"]}"'
+    assert (link in order_page(door, order), "It is on its way." in order_page(door, order)) == (True, False)
+    # Who took it up is not asked to do so again.
     chain.decide_claim(claim["id"], "claim")
+    refresh_attempt(attempt_id=attempt_of(order).pk, now=late)
+    assert (link in order_page(door, order), "It is on its way." in order_page(door, order)) == (False, True)
     chain.decide_claim(claim["id"], "pay")
     refresh_attempt(attempt_id=attempt_of(order).pk, now=late)
     assert standing_of(order) == replace(
         returned, ledger=(*returned.ledger, ("refund", -4_990, "USD")), returns=(("late", 4_990, "paid"),)
     )
+
+
+@pytest.mark.clause("3.3")
+@pytest.mark.payment_case(54)
+def test_refund_of_coins_is_claimed_by_a_link_that_only_its_customer_sees(
+    shop: Listener, door: Door, order: Order, clock: time_machine.Traveller, settings: Settings
+) -> None:
+    settings.PAYMENT_METHODS = ["bitcoin=btcpay"]
+    with configured_btcpay(settings) as chain:
+        attempt = begin(order, now=NOW, method="bitcoin")
+        chain.do(attempt.provider_id, Deed.PAY)
+        hand_on(chain, shop, door, now=NOW)
+        staff = [make_user(is_staff=True) for _person in range(2)]
+        refund = request_refund(
+            order_id=order.pk,
+            ground=Ground.UNABLE_TO_SUPPLY,
+            explanation="None will come.",
+            units={order.lines.get().pk: 1},
+            requested_by_id=staff[0].pk,
+            now=NOW,
+        )
+        approve_refund(refund_id=refund.pk, approved_by_id=staff[1].pk, now=NOW)
+        assert send_returns(now=NOW) == 1
+        refresh_attempt(attempt_id=attempt.pk, now=NOW)
+        (claim,) = chain.books()["pull_payments"]
+        link = f"{chain.url}/pull-payments/{claim['id']}"
+
+        page = order_page(door, order)
+        assert (f'href="{link}"' in page, "Waits for you" in page) == (True, True)
+        told = render(Notice.objects.get(kind="money-to-claim"))
+        assert "$49.90 of order" in told.body
+        desk = Client()
+        log_in(desk, staff[0])
+        seen = [desk.get(address).content.decode() for address in pages_about(refund, attempt)]
+        assert "waits for the customer, who finds the link on the order" in seen[0]
+        assert [text for text in (told.subject, told.body, *seen) if claim["id"] in text] == []
+
+
+def pages_about(refund: Refund, attempt: PaymentAttempt) -> list[str]:
+    return [
+        reverse("admin:orders_refund_change", args=[refund.pk]),
+        reverse("admin:orders_paymentattempt_change", args=[attempt.pk]),
+        reverse("admin:orders_paymentattempt_changelist"),
+        reverse("admin:orders_order_change", args=[refund.order_id]),
+    ]
 
 
 @pytest.mark.payment_case(26, 36)
