@@ -85,6 +85,7 @@ def begin_payment(*, order_id: int, method: str, payer: Payer, now: datetime) ->
         return_url=payer.return_url,
         expires_at=attempt.expires_at,
         language=payer.language,
+        begun_at=attempt.created_at,
         method=method,
         is_phone=payer.is_phone,
         payer_address=payer.address,

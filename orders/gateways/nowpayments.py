@@ -4,9 +4,10 @@ What it lacks is made up for here:
 
 - Creating a payment has no idempotency key. A payment is looked for by its order id before it is created; should
   there be two all the same, coins to either address count, for `fetch` asks about all payments of a reference.
-- A second deposit to an address is a payment of its own, the child of the first: so is one in a wrong coin. All
-  deposits of a payment are counted together, at the quote of the first; a wrong coin is never counted.
-- Listing payments takes a token, which is given for the e-mail address and the password of the account.
+- A second deposit to an address is a payment of its own, the child of the first, which names it: so is one in a
+  wrong coin. All deposits of a payment are counted together, at the quote of the first; a wrong coin is never counted.
+- Listing payments takes a token, which is given for the e-mail address and the password of the account. The list can
+  be narrowed by nothing but the time: where a payment is known, only those of its hour are looked through.
 - It cannot cancel a payment, and it cannot give money back so that a lost answer does no harm: `close` and
   `give_back` are declined, and staff do it by hand.
 """
@@ -52,6 +53,8 @@ WEBHOOK_BYTES = 1_000_000
 
 # A payment takes coins for seven days; what is older is not looked for among the others.
 LISTED_FOR = timedelta(days=10)
+# The creation of a payment, repeated, may have made another one: so long before or after, whosever clock is right.
+REPEATED_WITHIN = timedelta(hours=1)
 PAGE_LENGTH = 500
 # Tokens live for five minutes.
 TOKEN_LIFE = timedelta(minutes=4)
@@ -147,7 +150,9 @@ class NowpaymentsGateway:
         if currency is None:
             raise Declined(gettext("NOWPayments is not set up for this way to pay."))
         asking = self._asking()
-        listed = _list(asking, since=_now() - LISTED_FOR)
+        oldest = _now() - LISTED_FOR
+        since = max(charge.begun_at - REPEATED_WITHIN, oldest) if charge.begun_at else oldest
+        listed = _list(asking, since=since)
         # The oldest comes first, and stays it.
         found = [row for row in listed if _is_of(row, charge.reference) and not _parent_of(row)]
         payment = _read_payment(asking, found[0]) if found else self._create(asking, charge, currency)
@@ -172,12 +177,19 @@ class NowpaymentsGateway:
         if provider_id and not PAYMENT_ID.fullmatch(provider_id):
             return None
         asking = self._asking()
+        known = _family(asking, ids=[provider_id] if provider_id else [])
+        begun_at = next((each.created_at for each in known if each.payment_id == provider_id), None)
+        rows = (
+            _list(asking, since=begun_at - REPEATED_WITHIN, until=begun_at + REPEATED_WITHIN)
+            if begun_at
+            else _list(asking, since=_now() - LISTED_FOR)
+        )
         listed = [
             _id_of(asking, row)
-            for row in _list(asking, since=_now() - LISTED_FOR)
+            for row in rows
             if _is_of(row, reference) or (provider_id and _parent_of(row) == provider_id)
         ]
-        family = _family(asking, ids=[provider_id, *listed] if provider_id else listed)
+        family = _family(asking, ids=listed, known=known)
         for payment in family:
             if not payment.parent and reference and payment.reference != reference:
                 raise asking.no_sense("another payment than was asked for")
@@ -344,10 +356,13 @@ def _ask_for_list(asking: Asking, query: Sequence[tuple[str, str]]) -> Answer:
     return asking.ask("GET", "/v1/payment/", query=query, headers={"Authorization": f"Bearer {token}"})
 
 
-def _family(asking: Asking, *, ids: Iterable[str]) -> list[_Payment]:
-    """These payments, and those that they name as theirs; unknown ones are left out."""
-    waiting, family = list(dict.fromkeys(ids)), dict[str, _Payment]()
+def _family(asking: Asking, *, ids: Iterable[str], known: Iterable[_Payment] = ()) -> list[_Payment]:
+    """The known payments and these, and those that they name as theirs; unknown ones are left out."""
+    family = {payment.payment_id: payment for payment in known}
+    waiting = list(dict.fromkeys(ids))
     for payment_id in waiting:
+        if payment_id in family:
+            continue
         answer = asking.ask("GET", f"/v1/payment/{payment_id}")
         if answer.status == 404:
             continue

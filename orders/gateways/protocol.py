@@ -39,9 +39,9 @@ class BadSignature(Exception):
 class Charge:
     """A payment to be opened at the gateway. `reference` is the idempotency key.
 
-    `method` is what the buyer picked (a slug of `orders.gateways.LABELS`); a gateway of several methods offers
-    no other. `is_phone` says that he sits at a phone, and `payer_address` from which IP address he came: some
-    providers ask.
+    `begun_at` is since when it may have been asked for. `method` is what the buyer picked (a slug of
+    `orders.gateways.LABELS`); a gateway of several methods offers no other. `is_phone` says that he sits at a phone,
+    and `payer_address` from which IP address he came: some providers ask.
     """
 
     reference: str
@@ -50,6 +50,7 @@ class Charge:
     return_url: str
     expires_at: datetime
     language: str
+    begun_at: datetime | None = None
     method: str = ""
     is_phone: bool = False
     payer_address: str | None = None

@@ -10,6 +10,7 @@ from decimal import Decimal
 
 import httpx
 import pytest
+import time_machine
 from cryptography.hazmat.primitives import hashes, hmac
 from pytest_django import Settings
 
@@ -509,12 +510,13 @@ def a_list(*rows: object, pages: int = 1) -> bytes:
     ).encode()
 
 
-def answer_with(provider: Listener, *payments: dict[str, object]) -> None:
-    """Have the login and the list answered, and these payments when they are asked for one by one."""
+def answer_with(provider: Listener, *payments: dict[str, object] | bytes) -> None:
+    """Have these payments answered when they are asked for one by one, and then the login and the list."""
+    for payment in payments:
+        body = payment if isinstance(payment, bytes) else json.dumps(payment).encode()
+        provider.answers.put(Answer(body=body))
     provider.answers.put(Answer(body=b'{"token": "jwt"}'))
     provider.answers.put(Answer(body=a_list()))
-    for payment in payments:
-        provider.answers.put(Answer(body=json.dumps(payment).encode()))
 
 
 def test_answer_is_read_to_the_minor_unit_and_in_utc(provider: Listener, gateway: NowpaymentsGateway) -> None:
@@ -546,8 +548,7 @@ def test_finished_payment_is_worth_its_coins_at_the_quote(
     provider: Listener, gateway: NowpaymentsGateway, paid: str, minor: int
 ) -> None:
     body = json.dumps(a_payment()).replace('"actually_paid": 0.0103', f'"actually_paid": {paid}')
-    answer_with(provider)
-    provider.answers.put(Answer(body=body.encode()))
+    answer_with(provider, body.encode())
     snapshot = snapshot_of(gateway, "5524759814")
     assert (snapshot.state, amounts(snapshot)) == (AttemptState.CAPTURED, [minor])
 
@@ -611,7 +612,9 @@ def test_payment_that_makes_no_sense_is_unavailable(
 def test_opened_payment_that_nobody_should_pay_is_unavailable(
     provider: Listener, gateway: NowpaymentsGateway, changes: dict[str, object]
 ) -> None:
-    answer_with(provider, a_payment(payment_status="waiting", actually_paid=0, **changes))
+    answer_with(provider)
+    created = a_payment(payment_status="waiting", actually_paid=0, **changes)
+    provider.answers.put(Answer(status=201, body=json.dumps(created).encode()))
     with pytest.raises(Unavailable):
         gateway.open(CHARGE)
 
@@ -669,6 +672,43 @@ def test_deposits_that_a_payment_names_are_asked_for(provider: Listener, gateway
     )
     snapshot = snapshot_of(gateway, "5524759814")
     assert (snapshot.state, amounts(snapshot)) == (AttemptState.CAPTURED, [4844, 146])
+
+
+def test_payment_that_is_known_is_looked_for_among_those_of_its_hour_only(
+    provider: Listener, gateway: NowpaymentsGateway
+) -> None:
+    """However many others the account has, of the same days."""
+    answer_with(provider, a_payment(created_at="2026-11-23T08:00:00.000Z"))
+
+    assert snapshot_of(gateway, "5524759814").state == AttemptState.CAPTURED
+
+    asked, _login, listed = provider.rest()
+    assert asked.path == "/v1/payment/5524759814"
+    assert listed.path == (
+        "/v1/payment/?limit=500&page=0&sortBy=created_at&orderBy=asc"
+        "&dateFrom=2026-11-23T07%3A00%3A00.000Z&dateTo=2026-11-23T09%3A00%3A00.000Z"
+    )
+
+
+@pytest.mark.parametrize(
+    ("begun_at", "since"),
+    [
+        (datetime(2026, 11, 23, 8, 0, tzinfo=UTC), "2026-11-23T07%3A00%3A00.000Z"),
+        (None, "2026-11-13T08%3A05%3A00.000Z"),
+    ],
+)
+def test_payment_to_be_opened_is_looked_for_since_it_may_have_been_asked_for(
+    provider: Listener, gateway: NowpaymentsGateway, begun_at: datetime | None, since: str
+) -> None:
+    answer_with(provider)
+    created = a_payment(payment_status="waiting", actually_paid=0)
+    provider.answers.put(Answer(status=201, body=json.dumps(created).encode()))
+
+    with time_machine.travel(datetime(2026, 11, 23, 8, 5, tzinfo=UTC), tick=False):
+        gateway.open(dataclasses.replace(CHARGE, begun_at=begun_at))
+
+    _login, listed, _created = provider.rest()
+    assert listed.path.endswith(f"&dateFrom={since}")
 
 
 @pytest.mark.parametrize("token", ["null", '"a b"', '""', "5"])
