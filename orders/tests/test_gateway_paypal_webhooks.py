@@ -134,6 +134,21 @@ def test_certificate_is_asked_for_once_and_without_our_token(provider: Listener)
     assert "authorization" not in certificates[0].headers
 
 
+@pytest.mark.payment_case(12)
+def test_webhook_names_its_certificate_so_that_a_new_one_is_good_beside_the_old_one(
+    provider: Listener,
+) -> None:
+    answers(provider, CONFIRMED)
+    assert read(signed_headers(provider)).attempt_reference == "T-1"
+
+    provider.answers.put(Answer(body=signer(3072)[1]))
+    for _either in range(2):
+        provider.answers.put(CONFIRMED)
+    new = {"paypal-cert-url": f"{provider.url}/v1/notifications/certs/CERT-7e21bb03"}
+    assert read(signed_headers(provider, bits=3072) | new).attempt_reference == "T-1"
+    assert read(signed_headers(provider)).attempt_reference == "T-1"
+
+
 @pytest.mark.parametrize("seconds", [-290, 290])
 def test_webhook_of_the_last_or_next_five_minutes_is_read(provider: Listener, seconds: float) -> None:
     answers(provider, CONFIRMED)

@@ -25,8 +25,10 @@ import time_machine
 from django.db import connection, connections
 from pytest_django import Settings
 
+from emulators.keys import new_keys
 from orders.gateways.emulators import stripe as stripes
 from orders.gateways.emulators.running import RunningSandbox, running_sandbox
+from orders.gateways.emulators.running_alipay import RunningAlipay
 from orders.gateways.emulators.running_paypal import RunningPayPal
 from orders.gateways.emulators.running_stripe import RunningStripe
 from orders.gateways.emulators.sandbox import Outcome
@@ -35,6 +37,7 @@ from orders.gateways.sandbox import SandboxGateway
 from orders.models import Order, ReviewItem, WebhookEvent
 from orders.payments import poll_payments, process_webhooks, refresh_attempt
 from orders.tests.backstage_stripe import STRIPE_SECRET
+from orders.tests.backstage_wechat import configured_wechat
 from orders.tests.gateway_contract import SANDBOX_KEY, SANDBOX_SECRET
 from orders.tests.gateway_servers import Answer, Listener, Request
 from orders.tests.paying import PAID, UNPAID, Door, begin, hand_on, standing_of, told_by
@@ -489,3 +492,36 @@ def test_both_secrets_are_good_while_the_secret_is_being_changed(
         assert process_webhooks(now=now) == 2
 
         assert [standing_of(order) for order in orders] == [PAID, PAID, UNPAID]
+
+
+@pytest.mark.payment_case(12)
+@pytest.mark.parametrize("method", ["alipay", "wechat"])
+def test_provider_that_has_one_key_at_a_time_sends_again_what_came_before_the_new_one_was_set(
+    alipay: RunningAlipay,
+    shop: Listener,
+    door: Door,
+    now: datetime,
+    settings: Settings,
+    method: str,
+) -> None:
+    """The keys of Alipay and WeChat Pay are theirs: there is no time in which both sign."""
+    settings.PAYMENT_METHODS = ["alipay=alipay", "wechat=wechat"]
+    with configured_wechat(settings) as wechat:
+        order = make_order([(make_fee(make_plan(), minor=4_990, currency="CNY"), 1)], placed_at=now)
+        attempt = begin(order, now=now, method=method)
+        shop.answers.put(Answer(body=b"success"))
+        if method == "alipay":
+            alipay.decide(attempt.pay_url)
+        else:
+            wechat.decide(attempt.reference)
+        [webhook] = told_by(alipay if method == "alipay" else wechat, shop)
+        setting = f"{method.upper()}_PUBLIC_KEY"
+        new = getattr(settings, setting)
+        setattr(settings, setting, new_keys()[1])
+
+        assert (door.deliver(webhook), WebhookEvent.objects.count()) == ([400], 0)
+
+        setattr(settings, setting, new)
+        assert door.deliver(webhook) == [200]
+        process_webhooks(now=now)
+        assert standing_of(order) == replace(PAID, ledger=(("capture", 4_990, "CNY"),))
