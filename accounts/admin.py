@@ -13,7 +13,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from accounts.models import User
+from accounts.models import KnownBrowser, User
 from evidence.admin import DeskAdmin, RecordAdmin, choice_column, column
 
 admin.site.unregister((Group, EmailAddress, Authenticator))
@@ -137,3 +137,14 @@ class LogEntryAdmin(RecordAdmin):
     @column(gettext_lazy("what was done"))
     def message(self, entry: LogEntry) -> str:
         return entry.get_change_message()
+
+
+@admin.register(KnownBrowser)
+class KnownBrowserAdmin(RecordAdmin):
+    list_display = ("label", "user", "first_at", "last_at")
+    list_select_related = ("user",)
+    search_fields = ("user__email__startswith",)
+    search_help_text = gettext_lazy("The user's email address")
+    ordering = ("-id",)
+    # Without what it is recognised by.
+    fields = ("user", "label", "first_at", "last_at")

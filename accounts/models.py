@@ -82,3 +82,22 @@ class User(AbstractUser):
 
     def get_short_name(self) -> str:
         return self.name or self.email.split("@")[0]
+
+
+class KnownBrowser(models.Model):
+    """A browser with which somebody has logged in. It keeps a secret in a cookie, we only the secret's hash."""
+
+    user = models.ForeignKey(User, models.CASCADE, related_name="browsers", verbose_name=_("user"))
+    token_sha256 = models.CharField(_("sha256 of its secret"), max_length=64)
+    label = models.CharField(_("name"), max_length=100, blank=True)
+    first_at = models.DateTimeField(_("first login"))
+    last_at = models.DateTimeField(_("last login"))
+
+    class Meta:
+        verbose_name = _("known browser")
+        verbose_name_plural = _("known browsers")
+        ordering = ("-id",)
+        constraints = (models.UniqueConstraint("user", "token_sha256", name="accounts_knownbrowser_once"),)
+
+    def __str__(self) -> str:
+        return self.label

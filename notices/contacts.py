@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 import phonenumbers
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Max, QuerySet
 from django.urls import reverse
 from django.utils.translation import gettext as _
 from phonenumbers import PhoneNumberFormat, PhoneNumberType
@@ -22,11 +22,11 @@ from notices import codes
 from notices.cancelling import give_up, replace
 from notices.channels.push import are_keys, may_be_endpoint
 from notices.kinds import CONTACT_CODE, CONTACT_TEST, Kind
-from notices.models import ContactPoint, Notice
+from notices.models import ContactPoint, DeliveryEvent, DeliveryStep, Notice
 from notices.outbox import Draft, tell
 from notices.security import tell_of
 
-PHONE, PUSH, APP, WECHAT, LETTER = "sms", "push", "app", "wechat", "letter"
+EMAIL, PHONE, PUSH, APP, WECHAT, LETTER = "email", "sms", "push", "app", "wechat", "letter"
 # Anybody with an account can have messages sent to any number: they cost money, and may be somebody else's nuisance.
 CODES_PER_HOUR = 5
 TESTS_PER_HOUR = 10
@@ -144,7 +144,7 @@ def prove(*, customer_id: int, contact_point_id: int, code: str, now: datetime, 
             problem = _("This is not the code. Please compare it with the newest message.")
         else:
             ContactPoint.objects.filter(pk=point.pk).update(verified_at=now)
-            _tell_of(point, address)
+            _tell_of(point, "contact-point-added", address)
     if problem:
         raise WrongCode(problem)
 
@@ -246,16 +246,26 @@ def add_postal_address(
             reason="The customer has given another address.",
             now=now,
         )
-        _tell_of(point, address)
+        _tell_of(point, "contact-point-added", address)
     return point
 
 
-def remove(*, customer_id: int, contact_point_id: int, now: datetime) -> None:
-    """Write to a contact point no more. Twice is the same as once. Raises Unknown."""
+def remove(*, customer_id: int, contact_point_id: int, now: datetime, address: str = "") -> None:
+    """Write to a contact point no more. Twice is the same as once. `address` is the internet address that wants it so.
+
+    Raises Unknown.
+    """
     with transaction.atomic(durable=True):
-        if not ContactPoint.objects.filter(customer=customer_id, pk=contact_point_id).exists():
-            raise Unknown
-        give_up([contact_point_id], reason="The customer has removed it.", now=now)
+        _lock(customer_id)
+        try:
+            point = ContactPoint.objects.get(customer=customer_id, pk=contact_point_id)
+        except ContactPoint.DoesNotExist:
+            raise Unknown from None
+        if point.removed_at:
+            return
+        give_up([point.pk], reason="The customer has removed it.", now=now)
+        if point.verified_at:
+            _tell_of(point, "contact-point-removed", address)
 
 
 def send_test(*, customer_id: int, contact_point_id: int, now: datetime) -> None:
@@ -265,9 +275,31 @@ def send_test(*, customer_id: int, contact_point_id: int, now: datetime) -> None
         point = _own(customer_id, contact_point_id)
         if not point.verified_at:
             raise Unknown
-        if _sent_lately(CONTACT_TEST, now=now).filter(recipient=customer_id).count() >= TESTS_PER_HOUR:
-            raise TooMany(_("You have tried often enough for now. Please come back in an hour."))
+        _refuse_too_many_tests(customer_id, now=now)
         _tell(point, CONTACT_TEST, facts={}, thread="", now=now)
+
+
+def send_test_mail(*, customer_id: int, now: datetime) -> None:
+    """Have a test message sent to the email address of the account. Raises TooMany."""
+    with transaction.atomic(durable=True):
+        customer = User.objects.select_for_update(no_key=True).get(pk=customer_id)
+        _refuse_too_many_tests(customer_id, now=now)
+        _tell_at(customer_id, EMAIL, customer.email, CONTACT_TEST, facts={}, thread="", now=now)
+
+
+def mail_came_back(customer: User) -> DeliveryEvent | None:
+    """The record of the last mail to his address, if it was refused or came back; None if it went out."""
+    ends = (DeliveryStep.ACCEPTED, DeliveryStep.RECEIVED, DeliveryStep.REFUSED, DeliveryStep.RETURNED)
+    his = DeliveryEvent.objects.filter(
+        delivery__notice__recipient=customer,
+        delivery__channel=EMAIL,
+        address__iexact=customer.email,
+        step__in=ends,
+    )
+    # No sorting: the database would read everybody's from the end.
+    newest = his.order_by().values("delivery__channel").annotate(newest=Max("pk")).values("newest")
+    came_back = (DeliveryStep.REFUSED, DeliveryStep.RETURNED)
+    return DeliveryEvent.objects.filter(pk__in=newest, step__in=came_back).first()
 
 
 # --- what the verbs have in common -------------------------------------------------------------------
@@ -317,7 +349,7 @@ def _take(
         return point
     point = _add(customer_id, channel, address, details=details, label=label, now=now, verified_at=now)
     if told_from is not None:
-        _tell_of(point, told_from)
+        _tell_of(point, "contact-point-added", told_from)
     return point
 
 
@@ -365,31 +397,49 @@ def _send_code(point: ContactPoint, *, now: datetime) -> None:
     )
 
 
+def _refuse_too_many_tests(customer_id: int, *, now: datetime) -> None:
+    if _sent_lately(CONTACT_TEST, now=now).filter(recipient=customer_id).count() >= TESTS_PER_HOUR:
+        raise TooMany(_("You have tried often enough for now. Please come back in an hour."))
+
+
 def _sent_lately(kind: Kind, *, now: datetime) -> QuerySet[Notice]:
     return Notice.objects.filter(kind=kind.slug, created_at__gt=now - timedelta(hours=1))
 
 
 def _tell(point: ContactPoint, kind: Kind, *, facts: Mapping[str, str], thread: str, now: datetime) -> None:
     """Tell it to this contact point and nowhere else."""
+    _tell_at(point.customer_id, point.channel, point.address, kind, facts=facts, thread=thread, now=now)
+
+
+def _tell_at(
+    customer_id: int,
+    channel: str,
+    address: str,
+    kind: Kind,
+    *,
+    facts: Mapping[str, str],
+    thread: str,
+    now: datetime,
+) -> None:
     tell(
         [
             Draft(
-                recipient_id=point.customer_id,
+                recipient_id=customer_id,
                 kind=kind,
                 about="",
                 url=reverse("notices:contacts"),
                 facts=facts,
-                dedupe_key=f"{kind.slug}:{point.pk}:{now.isoformat()}",
+                dedupe_key=f"{kind.slug}:{channel}:{customer_id}:{address[:40]}:{now.isoformat()}",
                 thread=thread,
-                to_channel=point.channel,
-                to_address=point.address,
+                to_channel=channel,
+                to_address=address,
             )
         ],
         now=now,
     )
 
 
-def _tell_of(point: ContactPoint, address: str) -> None:
-    """Tell the customer by all ways that there is a new one: somebody else may have got into his account."""
+def _tell_of(point: ContactPoint, event: str, address: str) -> None:
+    """Tell the customer by all ways that one came or went: somebody else may have got into his account."""
     known_by = point.address if point.channel in (PHONE, LETTER) else point.label
-    tell_of("contact-point-added", customer_id=point.customer_id, detail=known_by, address=address)
+    tell_of(event, customer_id=point.customer_id, detail=known_by, address=address)

@@ -282,7 +282,11 @@ FACTS: dict[str, Sequence[Mapping[str, JSONValue]]] = {
             ("email-changed", "new@example.com", "203.0.113.7"),
             ("second-factor-added", "", ""),
             ("second-factor-removed", "", ""),
+            ("recovery-codes-made", "", ""),
             ("contact-point-added", "+852 5123 4567", ""),
+            ("contact-point-removed", "+852 5123 4567", ""),
+            ("email-removed", "old@example.com", ""),
+            ("new-browser", "Firefox, Linux", "203.0.113.7"),
         )
     ],
     "fees-announced": [{"currency": "HKD", "effective_on": "2026-12-01"}],

@@ -1,6 +1,7 @@
 """What happens to an account is told to whoever owns it, by every way that reaches him (agreement 4.1).
 
-allauth changes passwords, addresses and second factors, and says so by its signals; we tell in the same transaction.
+allauth logs in, and changes passwords, addresses and second factors, and says so by its signals; we tell in the same
+transaction. Contact points are ours: `notices.contacts` tells of them.
 """
 
 from typing import Any
@@ -8,16 +9,24 @@ from typing import Any
 from allauth.account import signals
 from allauth.account.models import EmailAddress
 from allauth.mfa import signals as mfa
+from allauth.mfa.models import Authenticator
+from django.conf import settings
 from django.db import transaction
 from django.dispatch import receiver
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.crypto import get_random_string
 
+from accounts.browsers import remember
 from accounts.models import User
-from accounts.visitors import address_of
+from accounts.visitors import address_of, browser_name
 from notices.kinds import SECURITY
 from notices.outbox import Draft, tell
+
+# By it a browser is recognised in which somebody has logged in before.
+BROWSER_COOKIE = "browser"
+BROWSER_COOKIE_AGE = 2 * 365 * 24 * 3600
 
 
 def tell_of(event: str, *, customer_id: int, detail: str = "", address: str = "", to_email: str = "") -> None:
@@ -71,14 +80,49 @@ def email_changed(
         tell_of("email-changed", customer_id=user.pk, to_email=from_email_address.email, **said)
 
 
+@receiver(signals.email_removed, dispatch_uid="security.email_removed")
+def email_removed(request: HttpRequest | None, user: User, email_address: EmailAddress, **_: Any) -> None:
+    """Tell the address that was removed as well, if it ever was proved to be his."""
+    said = {"detail": email_address.email, "address": _address(request)}
+    tell_of("email-removed", customer_id=user.pk, **said)
+    if email_address.verified:
+        tell_of("email-removed", customer_id=user.pk, to_email=email_address.email, **said)
+
+
+@receiver(signals.user_logged_in, dispatch_uid="security.logged_in")
+def logged_in(request: HttpRequest, response: HttpResponse, user: User, **_: Any) -> None:
+    """Tell of a browser in which he has not logged in before; not of his first one, with which he has signed up."""
+    token = request.COOKIES.get(BROWSER_COOKIE) or get_random_string(32)
+    response.set_cookie(
+        BROWSER_COOKIE,
+        token,
+        max_age=BROWSER_COOKIE_AGE,
+        secure=settings.SESSION_COOKIE_SECURE,
+        httponly=True,
+        samesite="Lax",
+    )
+    label = browser_name(request.headers.get("User-Agent", ""))
+    if remember(user_id=user.pk, token=token, label=label, now=timezone.now()):
+        tell_of("new-browser", customer_id=user.pk, detail=label, address=_address(request))
+
+
 @receiver([mfa.authenticator_added, mfa.authenticator_reset], dispatch_uid="security.second_factor_added")
-def second_factor_added(request: HttpRequest | None, user: User, **_: Any) -> None:
-    tell_of("second-factor-added", customer_id=user.pk, address=_address(request))
+def second_factor_added(
+    request: HttpRequest | None, user: User, authenticator: Authenticator, **_: Any
+) -> None:
+    """Recovery codes come with the first factor, and are made anew when he wants it."""
+    are_codes = authenticator.type == Authenticator.Type.RECOVERY_CODES
+    event = "recovery-codes-made" if are_codes else "second-factor-added"
+    tell_of(event, customer_id=user.pk, address=_address(request))
 
 
 @receiver(mfa.authenticator_removed, dispatch_uid="security.second_factor_removed")
-def second_factor_removed(request: HttpRequest | None, user: User, **_: Any) -> None:
-    tell_of("second-factor-removed", customer_id=user.pk, address=_address(request))
+def second_factor_removed(
+    request: HttpRequest | None, user: User, authenticator: Authenticator, **_: Any
+) -> None:
+    """Recovery codes go with the last factor, of which he is told."""
+    if authenticator.type != Authenticator.Type.RECOVERY_CODES:
+        tell_of("second-factor-removed", customer_id=user.pk, address=_address(request))
 
 
 def _address(request: HttpRequest | None) -> str:

@@ -26,6 +26,7 @@ urlpatterns = [
     path("contacts/wechat/<str:token>/", views_contacts.bind_wechat, name="bind-wechat"),
     path("contacts/<int:point_id>/code/", views_contacts.prove, name="prove"),
     path("contacts/<int:point_id>/send-code/", views_contacts.send_code, name="send-code"),
+    path("contacts/email/test/", views_contacts.send_test_mail, name="send-test-mail"),
     path("contacts/<int:point_id>/test/", views_contacts.send_test, name="send-test"),
     path("contacts/<int:point_id>/remove/", views_contacts.remove, name="remove-contact"),
     path("callbacks/sms/<str:token>/", views_callbacks.sms_reports, name="sms-reports"),

@@ -20,6 +20,7 @@ from accounts.views import CustomerRequest
 from evidence.contract_time import contract_zone
 from notices.announcements import on_the_site
 from notices.channels import CHANNELS
+from notices.contacts import mail_came_back
 from notices.context import SEEN
 from notices.evidence import deliveries_to, prove
 from notices.exporting import exported
@@ -42,7 +43,8 @@ def inbox(request: CustomerRequest) -> HttpResponse:
     told = inbox_of(request.user.pk)
     page = Paginator(told, PAGE_SIZE).get_page(request.GET.get("page"))
     newest = told.values_list("pk", flat=True).first()
-    return render(request, "notices/inbox.html", {"page": page, "newest": newest})
+    context = {"page": page, "newest": newest, "mail_came_back": mail_came_back(request.user)}
+    return render(request, "notices/inbox.html", context)
 
 
 @login_required

@@ -25,6 +25,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from accounts.countries import country_name
 from accounts.models import User
 from accounts.views import CustomerRequest
+from accounts.visitors import browser_name
 from notices import contacts
 from notices.channels import CHANNELS, app, push, wechat
 from notices.channels.protocol import Refused, Unavailable
@@ -47,22 +48,6 @@ BINDING_SALT = "notices.binding"
 # How long a code on our page can be scanned.
 BINDING_SECONDS = 600
 WECHAT_STATE = "wechat_state"
-# Parts of what browsers call themselves, and their names; the first that fits.
-BROWSERS = (
-    ("Edg", "Edge"),
-    ("OPR/", "Opera"),
-    ("Firefox/", "Firefox"),
-    ("Chrome/", "Chrome"),
-    ("Safari/", "Safari"),
-)
-SYSTEMS = (
-    ("Android", "Android"),
-    ("iPhone", "iPhone"),
-    ("iPad", "iPad"),
-    ("Windows", "Windows"),
-    ("Mac OS X", "Mac"),
-    ("Linux", "Linux"),
-)
 
 
 @login_required
@@ -129,7 +114,12 @@ def prove(request: CustomerRequest, point_id: int) -> HttpResponse:
 @require_POST
 def remove(request: CustomerRequest, point_id: int) -> HttpResponse:
     try:
-        contacts.remove(customer_id=request.user.pk, contact_point_id=point_id, now=timezone.now())
+        contacts.remove(
+            customer_id=request.user.pk,
+            contact_point_id=point_id,
+            now=timezone.now(),
+            address=internet_address(request),
+        )
     except Unknown:
         raise Http404 from None
     messages.success(request, _("Removed. We do not write there any more."))
@@ -143,6 +133,18 @@ def send_test(request: CustomerRequest, point_id: int) -> HttpResponse:
         contacts.send_test(customer_id=request.user.pk, contact_point_id=point_id, now=timezone.now())
     except Unknown:
         raise Http404 from None
+    except TooMany as problem:
+        messages.error(request, str(problem))
+    else:
+        messages.success(request, _("A test message is on its way."))
+    return redirect("notices:contacts")
+
+
+@login_required
+@require_POST
+def send_test_mail(request: CustomerRequest) -> HttpResponse:
+    try:
+        contacts.send_test_mail(customer_id=request.user.pk, now=timezone.now())
     except TooMany as problem:
         messages.error(request, str(problem))
     else:
@@ -228,13 +230,6 @@ def _keep(
             now=now,
             address=internet_address(request),
         )
-
-
-def browser_name(user_agent: str) -> str:
-    """What its owner would call it, as far as it says what it is."""
-    browser = next((name for part, name in BROWSERS if part in user_agent), "")
-    system = next((name for part, name in SYSTEMS if part in user_agent), "")
-    return ", ".join(filter(None, (browser, system)))
 
 
 # --- the app and WeChat ------------------------------------------------------------------------------
@@ -335,6 +330,7 @@ def _page(
     }
     context = {
         "form": wrong[0] if wrong else None,
+        "mail_came_back": contacts.mail_came_back(request.user),
         "phones": phones,
         "phone_form": phone_form or PhoneForm(),
         "browsers": points.get(PUSH, ()),

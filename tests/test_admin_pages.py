@@ -16,7 +16,7 @@ from django.urls import reverse
 from django.utils import timezone
 from unfold.admin import ModelAdmin
 
-from accounts.models import User
+from accounts.models import KnownBrowser, User
 from agreements.models import (
     Acceptance,
     Answer,
@@ -354,6 +354,9 @@ def make_everything(number: int) -> None:
     Group.objects.create(name=f"Group {number}")
     EmailAddress.objects.create(user=customer, email=customer.email, verified=True, primary=True)
     Authenticator.objects.create(user=staff, type=Authenticator.Type.TOTP, data={"secret": "do not show"})
+    KnownBrowser.objects.create(
+        user=customer, token_sha256=f"{number:064}", label="Firefox, Linux", first_at=NOW, last_at=NOW
+    )
     LogEntry.objects.log_actions(staff.pk, [order], CHANGE, change_message="Looked", single_object=True)
 
 

@@ -122,10 +122,10 @@ def test_the_inbox_asks_as_much_for_twenty_messages_as_for_one(
 ) -> None:
     # Session, user, count, page, newest, unread, revisions, announcement.
     messages_for(ada, 1)
-    with django_assert_num_queries(8):
+    with django_assert_num_queries(9):
         hers.get(INBOX)
     messages_for(ada, 20)
-    with django_assert_num_queries(8):
+    with django_assert_num_queries(9):
         hers.get(INBOX)
 
 

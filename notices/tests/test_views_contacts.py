@@ -6,12 +6,18 @@ from collections.abc import Iterator
 import pytest
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 from pytest_django import Settings
 
 from accounts.models import User
-from notices import codes
+from accounts.visitors import browser_name
+from notices import codes, deliveries
+from notices.channels import CHANNELS
 from notices.channels.emulators.running import RunningCarrier
-from notices.models import ContactPoint, Delivery, Notice
+from notices.channels.protocol import Refused, Report
+from notices.contacts import TESTS_PER_HOUR
+from notices.models import ContactPoint, Delivery, InboxMessage, Notice
+from notices.outbox import drain
 from notices.tests.carrying import (
     running_app,
     running_push,
@@ -19,8 +25,7 @@ from notices.tests.carrying import (
     running_wechat,
     subscribe,
 )
-from notices.tests.samples import NOW, customer
-from notices.views_contacts import browser_name
+from notices.tests.samples import NOW, Outside, customer, told
 
 pytestmark = pytest.mark.django_db
 
@@ -111,6 +116,62 @@ def test_a_contact_point_is_tried_and_removed_by_its_owner_alone(
     page = hers.post(reverse("notices:remove-contact", args=[point.pk]), follow=True)
     assert "Removed. We do not write there any more." in page.content.decode()
     assert ada.contact_points.filter(removed_at=None).count() == 0
+    hers.post(reverse("notices:remove-contact", args=[point.pk]))
+    [told] = Notice.objects.filter(kind="security")
+    assert told.facts["event"] == "contact-point-removed"
+    assert (told.facts["detail"], told.facts["address"]) == (NUMBER, "127.0.0.1")
+
+
+def test_a_test_mail_goes_to_the_address_of_the_account_and_nowhere_else(
+    hers: Client, ada: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    email = Outside()
+    monkeypatch.setitem(CHANNELS, "email", email)
+    for _ in range(TESTS_PER_HOUR):
+        page = hers.post(reverse("notices:send-test-mail"), follow=True)
+        assert "A test message is on its way." in page.text
+    drain(now=timezone.now())
+    assert [outgoing.address for outgoing in email.taken] == ["ada@example.com"] * TESTS_PER_HOUR
+    assert not InboxMessage.objects.exists()
+
+    refused = hers.post(reverse("notices:send-test-mail"), follow=True)
+    assert "You have tried often enough for now." in refused.text
+    assert Notice.objects.count() == TESTS_PER_HOUR
+
+
+@pytest.mark.parametrize("is_refused_at_once", [True, False])
+def test_mail_that_came_back_is_shown_with_what_to_do_until_one_arrives(
+    hers: Client, ada: User, monkeypatch: pytest.MonkeyPatch, is_refused_at_once: bool
+) -> None:
+    email = Outside(Refused("550 no such mailbox")) if is_refused_at_once else Outside()
+    monkeypatch.setitem(CHANNELS, "email", email)
+    told(ada)
+    drain(now=NOW)
+    if not is_refused_at_once:
+        assert "In use" in hers.get(PAGE).text
+        report = Report("ref-1", has_arrived=False, detail="550 no such mailbox")
+        assert deliveries.report(channel="email", told=report, now=NOW)
+
+    words = hers.get(PAGE).text
+    assert "Mail comes back" in words
+    assert "The last mail to this address came back on Nov. 23, 2026." in words
+    assert "550 no such mailbox" in words
+    assert "Our last mail to you came back" in hers.get("/messages/").text
+
+    hers.post(reverse("notices:send-test-mail"))
+    drain(now=timezone.now())
+    assert "Mail comes back" not in hers.get(PAGE).text
+    assert "Our last mail to you came back" not in hers.get("/messages/").text
+
+
+def test_mail_that_came_back_from_an_address_of_before_says_nothing_of_the_new_one(
+    hers: Client, ada: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CHANNELS, "email", Outside(Refused("550 no such mailbox")))
+    told(ada)
+    drain(now=NOW)
+    User.objects.filter(pk=ada.pk).update(email="new@example.com")
+    assert "Mail comes back" not in hers.get(PAGE).text
 
 
 def test_a_postal_address_is_kept_line_by_line(hers: Client, ada: User) -> None:
