@@ -8,10 +8,11 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
+from typing import NamedTuple
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, Max, Min, OuterRef, Q, Sum
+from django.db.models import Exists, Max, Min, OuterRef, Q, QuerySet, Sum
 from django.urls import reverse
 
 from agreements.rights import in_language
@@ -32,7 +33,18 @@ from orders.models import (
     QueueEvent,
     QueueEventKind,
 )
-from orders.queue import free_devices_by_plan, lock_plans, units_ahead, units_waiting
+from orders.models.order import WAITING_UNITS
+from orders.queue import (
+    Cut,
+    Rank,
+    cuts,
+    free_devices_by_plan,
+    lock_plans,
+    standings,
+    units_before,
+    units_waiting,
+)
+from orders.stretches import Beyond, Stretch, differences, stretches, window_at
 from orders.telling import about_order
 from orders.windows import (
     MONTH_DAYS,
@@ -41,6 +53,7 @@ from orders.windows import (
     Expected,
     Outlook,
     Window,
+    beyond,
     cause_of,
     window,
 )
@@ -48,16 +61,18 @@ from orders.windows import (
 CHUNK = 2_000
 # A transaction that was under way while the last round looked has ended by now.
 OVERLAP = timedelta(minutes=2)
-DISPLACED = Q(kind=QueueEventKind.JOINED, behind__gt=0) | Q(
-    kind__in=(QueueEventKind.RELEASED, QueueEventKind.RETURNED)
-)
+CAME = (QueueEventKind.JOINED, QueueEventKind.RELEASED, QueueEventKind.RETURNED)
+NOT_ESTIMATED = Q(kind=QueueEventKind.JOINED) & ~Exists(Estimate.objects.filter(line=OuterRef("line")))
+# Who has got in before others, and who has got out from before them.
+DISPLACED = Q(kind=QueueEventKind.JOINED, behind__gt=0) | Q(kind__in=CAME[1:])
 MOVED_UP = Q(kind__in=(QueueEventKind.LEFT, QueueEventKind.HELD))
+SERVED = Q(kind=QueueEventKind.ALLOCATED)
 
 
 def outlooks(plan_ids: Iterable[int], *, now: datetime) -> dict[int, Outlook]:
     """The outlook of each plan, in a fixed number of queries."""
     wanted = list(plan_ids)
-    today = contract_date(now + settings.ALLOCATION_HOLD_BACK)
+    today = _today(now)
     free = free_devices_by_plan(wanted)
     expected: dict[int, list[Expected]] = {}
     announced = SupplyBatch.objects.filter(plan_id__in=wanted, state=BatchState.EXPECTED)
@@ -93,6 +108,11 @@ def outlooks(plan_ids: Iterable[int], *, now: datetime) -> dict[int, Outlook]:
     return result
 
 
+def _today(now: datetime) -> date:
+    """The contract date on which a device that is free now can be allocated."""
+    return contract_date(now + settings.ALLOCATION_HOLD_BACK)
+
+
 def quote(*, plan_id: int, units: int, now: datetime) -> Window | None:
     """The window for `units` units of a plan, if they were paid now."""
     outlook = outlooks([plan_id], now=now)[plan_id]
@@ -118,101 +138,240 @@ def record_first_estimate(line: OrderLine, *, ahead: int, now: datetime) -> Esti
 def refresh_estimates(*, plan_id: int, now: datetime) -> int:
     """Estimate anew every waiting line that may have moved; record and tell what changed. Return how many.
 
-    Recorded are a first estimate, a change of `settings.ESTIMATE_MATERIAL_DAYS` or more, and the regular
-    update that was promised. A round goes through the whole queue when its outlook has changed, which it does at least
-    once a day; from the first place where units got in or out when only that has happened; and not at all when nothing has.
-    Safe to run twice at once: an estimate's number is unique for its line.
+    Recorded are a first estimate, a change of `settings.ESTIMATE_MATERIAL_DAYS` or more, and the regular update that was
+    promised. The first round of a contract day goes through the whole queue, which finds the updates that are due. The
+    others read the stretches in which the window is not what it was in the round before (`stretches.py`), the line at the
+    head, and lines that have come (back) in.
 
-    One transaction per chunk of the queue, under the plan's lock: a sweep between a look at the devices and
-    one at the queue would show devices free that are given away, and promise them again.
+    Lines are read a chunk at a time, each a transaction under the plan's lock, so that none is served meanwhile; their
+    windows are those of the moment at which the round began, when devices and places were looked at under that lock
+    together. Safe to run twice at once: an estimate's number is unique for its line.
     """
-    last_round = EstimateRound.objects.filter(plan_id=plan_id).select_related("forecast").first()
-    since = last_round.began_at - OVERLAP if last_round else None
-    outlook = outlooks([plan_id], now=now)[plan_id]
-    if last_round is None or last_round.forecast.inputs != outlook.as_json():
-        start: _Rank | None = _Rank.of_the_head()
-    else:
-        start = _first_move(plan_id, since=since)
-    if start is None:
-        return 0
-    walk = _Walk(plan_id=plan_id, now=now, is_displaced=_has_moved(plan_id, DISPLACED, since=since))
-    while start is not None:
-        start = walk.go_on(start)
-    if walk.has_news:
-        _announce(plan_id, now=now)
-    if walk.forecast:
-        EstimateRound.objects.create(
-            plan_id=plan_id, forecast=walk.forecast, began_at=now, recorded=walk.recorded
+    last = EstimateRound.objects.filter(plan_id=plan_id).select_related("forecast").first()
+    if last is None or last.forecast.inputs["today"] != _today(now).isoformat():
+        return refresh_all_estimates(plan_id=plan_id, now=now)
+    since = last.began_at - OVERLAP
+    look = _look(plan_id, now=now)
+    events = QueueEvent.objects.filter(plan_id=plan_id, at__gte=since)
+    moved = list(
+        differences(stretches(Outlook.from_json(last.forecast.inputs), _cuts_of(last)), look.stretches)
+    )
+    rest = look.stretches[-1].window
+    if isinstance(rest, Beyond):
+        # Whoever gets in or out there changes what is missing up to all behind him.
+        first = (
+            events.filter(MOVED_UP | DISPLACED | SERVED)
+            .filter(
+                Q(paid_at__gt=rest.start.paid_at)
+                | Q(paid_at=rest.start.paid_at, line_id__gte=rest.start.line_id)
+            )
+            .order_by("paid_at", "line_id")
+            .first()
         )
+        if first:
+            moved.append((Rank(first.paid_at, first.line_id), None))
+    came = events.filter(DISPLACED | NOT_ESTIMATED)
+    if moved or look.forecast != last.forecast or events.filter(MOVED_UP | DISPLACED).exists():
+        # Who has paid meanwhile was estimated by what was known then.
+        came = events.filter(kind__in=CAME)
+    walk = _Walk(look, now=now, is_displaced=events.filter(DISPLACED).exists())
+    singles = list(came.order_by().values_list("line_id", flat=True).distinct())
+    for start, end in moved:
+        walk.through(start, end)
+    walk.at([*singles, *_head(plan_id)])
+    if moved or singles or walk.recorded:
+        walk.end()
+    return walk.recorded
+
+
+def refresh_all_estimates(*, plan_id: int, now: datetime) -> int:
+    """The same for every line of the queue, whether it may have moved or not."""
+    last = EstimateRound.objects.filter(plan_id=plan_id).first()
+    events = QueueEvent.objects.filter(DISPLACED, plan_id=plan_id)
+    if last:
+        events = events.filter(at__gte=last.began_at - OVERLAP)
+    walk = _Walk(_look(plan_id, now=now), now=now, is_displaced=events.exists())
+    walk.through(None, None)
+    walk.end()
     return walk.recorded
 
 
 @dataclass(frozen=True, slots=True)
-class _Rank:
-    """A place in a queue: behind everything before (`paid_at`, `line_id`)."""
+class _Look:
+    """Devices and places of a plan at one moment."""
 
-    paid_at: datetime | None
+    plan_id: int
+    outlook: Outlook
+    forecast: Forecast
+    cuts: Sequence[Cut]
+    stretches: Sequence[Stretch]
+
+
+def _look(plan_id: int, *, now: datetime) -> _Look:
+    """Under the plan's lock: between a look at the devices and one at the queue, a sweep would give devices away that
+    the one promises and the other does not know of."""
+    with transaction.atomic(durable=True):
+        lock_plans([plan_id])
+        outlook = outlooks([plan_id], now=now)[plan_id]
+        found = cuts([reach for reach, _ in outlook.steps], plan_id=plan_id)
+        forecast = _forecast(plan_id, outlook, now=now)
+    return _Look(plan_id, outlook, forecast, found, stretches(outlook, found))
+
+
+def _cuts_of(of: EstimateRound) -> list[Cut]:
+    return [
+        Cut(Rank(datetime.fromisoformat(paid_at), line_id), before) for paid_at, line_id, before in of.cuts
+    ]
+
+
+def _head(plan_id: int) -> list[int]:
+    return list(OrderLine.objects.waiting(plan_id=plan_id).values_list("pk", flat=True)[:1])
+
+
+class _Waiting(NamedTuple):
+    """A line of the queue, as much of it as its window needs: most have no news, and are read for nothing."""
+
+    paid_at: datetime
     line_id: int
+    units: int
 
-    @classmethod
-    def of_the_head(cls) -> "_Rank":
-        return cls(None, 0)
+    @property
+    def rank(self) -> Rank:
+        return Rank(self.paid_at, self.line_id)
 
-    def and_behind(self) -> Q:
-        if self.paid_at is None:
-            return Q()
-        return Q(paid_at__gt=self.paid_at) | Q(paid_at=self.paid_at, pk__gte=self.line_id)
+
+def _read(queue: QuerySet[OrderLine]) -> list[_Waiting]:
+    return [_Waiting(*row) for row in queue.values_list("paid_at", "pk", WAITING_UNITS)]
+
+
+class _Told(NamedTuple):
+    """Of the estimate of a line that is in force, what a new one is compared with."""
+
+    line_id: int
+    number: int
+    made_at: datetime
+    earliest: date | None
+    likely: date | None
+    latest: date | None
+    basis: str
+    next_update_by: date
+    units_ahead: int
+    forecast_id: int
+
+    @property
+    def window(self) -> Window | None:
+        """None where none could be promised."""
+        if self.earliest is None or self.likely is None or self.latest is None:
+            return None
+        return Window(self.earliest, self.likely, self.latest, Basis(self.basis))
+
+
+def _told(line_ids: Sequence[int]) -> dict[int, _Told]:
+    """By line id; a line without an estimate is missing."""
+    newest = (
+        Estimate.objects.filter(line_id__in=line_ids).order_by().values("line_id").annotate(newest=Max("pk"))
+    )
+    rows = Estimate.objects.filter(pk__in=newest.values("newest")).order_by().values_list(*_Told._fields)
+    return {told.line_id: told for told in map(_Told._make, rows)}
+
+
+@dataclass(frozen=True, slots=True)
+class _News:
+    """What is to be recorded of a line, and told."""
+
+    line_id: int
+    ahead: int
+    window: Window | None
+    previous: _Told | None
+    kind: Kind
 
 
 @dataclass(slots=True)
 class _Walk:
-    """One round through a queue. `forecast` is the one it began with."""
+    """One round through a queue, or parts of it."""
 
-    plan_id: int
+    look: _Look
     now: datetime
     is_displaced: bool
-    forecast: Forecast | None = None
     recorded: int = 0
     has_news: bool = False
     _outlooks: dict[int, Outlook] = field(default_factory=dict)
     _cut: dict[int, frozenset[str]] = field(default_factory=dict)
 
-    def go_on(self, start: _Rank) -> _Rank | None:
-        """Look at the next lines from `start`, and record; return where to go on, None at the end."""
-        with transaction.atomic(durable=True):
-            lock_plans([self.plan_id])
-            queue = OrderLine.objects.waiting(plan_id=self.plan_id).filter(start.and_behind())
-            lines = list(queue.select_related("order__right", "order__customer", "plan")[: CHUNK + 1])
-            lines, more = lines[:CHUNK], lines[CHUNK:]
-            if lines:
-                self._estimate_all(lines)
-        return _Rank(more[0].paid_at, more[0].pk) if more else None
+    def through(self, start: Rank | None, end: Rank | None) -> None:
+        """Look at all lines from `start` to before `end`."""
+        is_over = False
+        while not is_over:
+            with transaction.atomic(durable=True):
+                lock_plans([self.look.plan_id])
+                queue = OrderLine.objects.waiting(plan_id=self.look.plan_id)
+                queue = queue.filter(start.and_behind()) if start else queue
+                queue = queue.filter(end.before()) if end else queue
+                lines = _read(queue[: CHUNK + 1])
+                is_over = len(lines) <= CHUNK
+                if lines:
+                    start = lines[-1].rank
+                    before = units_before(lines[0].rank, plan_id=self.look.plan_id)
+                    ahead = itertools.accumulate((line.units for line in lines), initial=before)
+                    self._look_at(lines[:CHUNK], list(ahead))
 
-    def _estimate_all(self, lines: Sequence[OrderLine]) -> None:
-        outlook = outlooks([self.plan_id], now=self.now)[self.plan_id]
-        forecast = _forecast(self.plan_id, outlook, now=self.now)
-        self.forecast = self.forecast or forecast
-        newest = newest_estimates([line.pk for line in lines])
-        promised = _first_promises(lines)
-        ahead_of_next = units_ahead(lines[0])
+    def at(self, line_ids: Sequence[int]) -> None:
+        """Look at single lines, as far as they wait."""
+        for n in range(0, len(line_ids), CHUNK):
+            with transaction.atomic(durable=True):
+                lock_plans([self.look.plan_id])
+                queue = OrderLine.objects.waiting(plan_id=self.look.plan_id)
+                lines = _read(queue.filter(pk__in=line_ids[n : n + CHUNK]))
+                standing = standings([line.line_id for line in lines])
+                self._look_at(lines, [standing[line.line_id].ahead for line in lines])
+
+    def end(self) -> None:
+        """Tell everybody what those who wait were told, and put down what the next round is compared with."""
+        if self.has_news:
+            _announce(self.look.plan_id, now=self.now)
+        EstimateRound.objects.create(
+            plan_id=self.look.plan_id,
+            forecast=self.look.forecast,
+            began_at=self.now,
+            recorded=self.recorded,
+            cuts=[[cut.rank.paid_at.isoformat(), cut.rank.line_id, cut.before] for cut in self.look.cuts],
+        )
+
+    def _look_at(self, lines: Sequence[_Waiting], ahead: Sequence[int]) -> None:
+        """Record and tell what is new of lines, with as many units ahead of each; in the caller's transaction."""
+        newest = _told([line.line_id for line in lines])
+        rest = self.look.stretches[-1].window
+        before_rest = units_before(rest.start, plan_id=self.look.plan_id) if isinstance(rest, Beyond) else 0
+        news = []
+        for line, units in zip(lines, ahead, strict=False):
+            found = window_at(line.rank, self.look.stretches)
+            if isinstance(found, Beyond):
+                missing = units + line.units - before_rest - found.spare
+                found = beyond(missing=missing, outlook=self.look.outlook)
+            previous = newest.get(line.line_id)
+            kind = _worth_telling(found, ahead=units, previous=previous, outlook=self.look.outlook)
+            if kind:
+                news.append(_News(line.line_id, units, found, previous, kind))
+        if news:
+            self._record(news)
+
+    def _record(self, news: Sequence[_News]) -> None:
+        lines = OrderLine.objects.select_related("order__right", "order__customer", "plan").in_bulk(
+            [each.line_id for each in news]
+        )
+        promised = _first_promises(lines.values())
         made: list[Estimate] = []
         drafts: list[Draft] = []
-        for line in lines:
-            ahead, ahead_of_next = ahead_of_next, ahead_of_next + line.waiting_units
-            previous = newest.get(line.pk)
-            found = window(units=ahead + line.waiting_units, outlook=outlook)
-            kind = _worth_telling(found, ahead=ahead, previous=previous, outlook=outlook)
-            if kind is None:
-                continue
-            cause = Cause.PAYMENT
-            if kind is kinds.ESTIMATE_CONFIRMED:
-                cause = Cause.SCHEDULE
-            elif kind is kinds.NEXT_IN_LINE:
-                cause = Cause.TURN
-            elif previous is not None:
-                cause = self._cause(previous, found, ahead=ahead, outlook=outlook)
+        for each in news:
+            line, previous, kind = lines[each.line_id], each.previous, each.kind
             estimate = _estimate(
-                line, found, ahead=ahead, forecast=forecast, cause=cause, now=self.now, previous=previous
+                line,
+                each.window,
+                ahead=each.ahead,
+                forecast=self.look.forecast,
+                cause=self._cause(each),
+                now=self.now,
+                previous=previous,
             )
             if previous and kind is kinds.NEXT_IN_LINE:
                 # Whoever has switched it off hears nothing of it, and is still owed the update.
@@ -229,17 +388,22 @@ class _Walk:
         tell(drafts, now=self.now)
         self.recorded += len(made)
 
-    def _cause(self, previous: Estimate, found: Window | None, *, ahead: int, outlook: Outlook) -> Cause:
-        before = self._outlook_of(previous.forecast_id)
+    def _cause(self, news: _News) -> Cause:
+        if news.previous is None:
+            return Cause.PAYMENT
+        if news.kind is kinds.ESTIMATE_CONFIRMED:
+            return Cause.SCHEDULE
+        if news.kind is kinds.NEXT_IN_LINE:
+            return Cause.TURN
         return cause_of(
             Change(
-                before=before,
-                after=outlook,
-                ahead_before=previous.units_ahead,
-                ahead_after=ahead,
-                window_before=window_of(previous),
-                window_after=found,
-                cut=self._cut_since(previous.forecast_id),
+                before=self._outlook_of(news.previous.forecast_id),
+                after=self.look.outlook,
+                ahead_before=news.previous.units_ahead,
+                ahead_after=news.ahead,
+                window_before=news.previous.window,
+                window_after=news.window,
+                cut=self._cut_since(news.previous.forecast_id),
                 is_displaced=self.is_displaced,
             )
         )
@@ -280,34 +444,6 @@ def _announce(plan_id: int, *, now: datetime) -> None:
     )
 
 
-def newest_estimates(line_ids: Iterable[int]) -> dict[int, Estimate]:
-    """The estimate in force of each line, by line id; a line without one is missing."""
-    newest = Estimate.objects.filter(line_id__in=list(line_ids)).values("line_id").annotate(newest=Max("pk"))
-    return {
-        estimate.line_id: estimate for estimate in Estimate.objects.filter(pk__in=newest.values("newest"))
-    }
-
-
-def window_of(estimate: Estimate) -> Window | None:
-    """The window that was promised; None where none could be."""
-    if estimate.earliest is None or estimate.likely is None or estimate.latest is None:
-        return None
-    return Window(estimate.earliest, estimate.likely, estimate.latest, Basis(estimate.basis))
-
-
-def _first_move(plan_id: int, *, since: datetime | None) -> _Rank | None:
-    """The first place in the queue where units got in or out since, or stand without an estimate."""
-    unestimated = Q(kind=QueueEventKind.JOINED) & ~Exists(Estimate.objects.filter(line=OuterRef("line")))
-    moves = QueueEvent.objects.filter(DISPLACED | MOVED_UP | unestimated, plan_id=plan_id)
-    first = (moves.filter(at__gte=since) if since else moves).order_by("paid_at", "line_id").first()
-    return _Rank(first.paid_at, first.line_id) if first else None
-
-
-def _has_moved(plan_id: int, how: Q, *, since: datetime | None) -> bool:
-    moves = QueueEvent.objects.filter(how, plan_id=plan_id)
-    return (moves.filter(at__gte=since) if since else moves).exists()
-
-
 def _forecast(plan_id: int, outlook: Outlook, *, now: datetime) -> Forecast:
     """The row of an outlook: the newest one if it says the same."""
     inputs = outlook.as_json()
@@ -326,7 +462,7 @@ def _estimate(
     forecast: Forecast,
     cause: Cause,
     now: datetime,
-    previous: Estimate | None = None,
+    previous: _Told | None = None,
 ) -> Estimate:
     return Estimate(
         line=line,
@@ -344,11 +480,11 @@ def _estimate(
 
 
 def _worth_telling(
-    found: Window | None, *, ahead: int, previous: Estimate | None, outlook: Outlook
+    found: Window | None, *, ahead: int, previous: _Told | None, outlook: Outlook
 ) -> Kind | None:
     if previous is None:
         return kinds.ESTIMATE_MADE
-    before = window_of(previous)
+    before = previous.window
     if before is None or found is None:
         has_changed = before is not found
     else:
@@ -371,7 +507,7 @@ def _iso(day: date | None) -> str | None:
     return day.isoformat() if day else None
 
 
-def _draft(line: OrderLine, estimate: Estimate, *, previous: Estimate | None, kind: Kind) -> Draft:
+def _draft(line: OrderLine, estimate: Estimate, *, previous: _Told | None, kind: Kind) -> Draft:
     facts: Mapping[str, JSONValue] = {
         "plan": str(line.plan),
         "quantity": line.waiting_units,
@@ -391,7 +527,7 @@ def _draft(line: OrderLine, estimate: Estimate, *, previous: Estimate | None, ki
     )
 
 
-def _first_promises(lines: Sequence[OrderLine]) -> dict[int, date]:
+def _first_promises(lines: Iterable[OrderLine]) -> dict[int, date]:
     """The latest date that was promised first, by line id, of those whose customers the law lets choose after a delay."""
     asked = [line.pk for line in lines if line.order.right and line.order.right.delay_days is not None]
     if not asked:
@@ -406,7 +542,7 @@ def _first_promises(lines: Sequence[OrderLine]) -> dict[int, date]:
 
 
 def _choice_after_delay(
-    line: OrderLine, estimate: Estimate, *, previous: Estimate, promised: date
+    line: OrderLine, estimate: Estimate, *, previous: _Told, promised: date
 ) -> Draft | None:
     """What a customer is told whom the law lets choose after so long a delay, when it comes to that.
 
@@ -417,10 +553,8 @@ def _choice_after_delay(
         return None
     last = promised + timedelta(days=right.delay_days)
 
-    def is_too_late(made: Estimate) -> bool:
-        return (made.likely or contract_date(made.made_at)) > last
-
-    if not is_too_late(estimate) or is_too_late(previous):
+    before = previous.likely or contract_date(previous.made_at)
+    if before > last or (estimate.likely or contract_date(estimate.made_at)) <= last:
         return None
     draft = _draft(line, estimate, previous=previous, kind=kinds.DELAYED)
     choice = in_language(right.delay, line.order.customer.language)

@@ -52,7 +52,9 @@ def refresh_estimates() -> None:
     faults: list[Exception] = []
     for plan in plans_with_a_queue():
         try:
-            estimates.refresh_estimates(plan_id=plan.pk, now=timezone.now())
+            with alone(Job.ESTIMATES, plan_id=plan.pk) as is_free:
+                if is_free:
+                    estimates.refresh_estimates(plan_id=plan.pk, now=timezone.now())
         except Exception as fault:  # noqa: BLE001 (raised below; the other plans' customers wait for theirs)
             fault.add_note(f"Plan {plan}")
             faults.append(fault)

@@ -204,22 +204,26 @@ def window(*, units: int, outlook: Outlook) -> Window | None:
     covering = bisect_left(outlook.steps, units, key=lambda step: step[0])
     if covering < len(outlook.steps):
         return outlook.steps[covering][1]
+    return beyond(missing=units - outlook.supply, outlook=outlook)
+
+
+def beyond(*, missing: int, outlook: Outlook) -> Window | None:
+    """The window of a unit that is the last of `missing` which the supply does not cover; None when it is not known."""
     if len(outlook.monthly) < MONTHS or not min(outlook.monthly):
         return None
-    reach, last = outlook.steps[-1]
-    missing = units - reach
+    _reach, last = outlook.steps[-1]
 
     def days_at(monthly_rate: float) -> timedelta:
         return timedelta(days=min(math.ceil(missing * MONTH_DAYS / monthly_rate), 10_000))
 
     mean = sum(outlook.monthly) / len(outlook.monthly)
-    beyond = Window(
+    found = Window(
         last.earliest + days_at(max(outlook.monthly)),
         last.likely + days_at(mean),
         last.latest + days_at(min(outlook.monthly)),
         Basis.RATE,
     )
-    return beyond if beyond.latest <= outlook.today + HORIZON else None
+    return found if found.latest <= outlook.today + HORIZON else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,8 +121,9 @@ def make_order(
     paid_at: datetime | None = None,
     placed_at: datetime = NOW - timedelta(days=1),
     pay_until: datetime | None = None,
+    known_at: datetime = NOW,
 ) -> Order:
-    """An order of (fee, quantity) lines: unpaid, or standing in the queues since `paid_at`."""
+    """An order of (fee, quantity) lines: unpaid, or standing in the queues since `paid_at`, as we know since `known_at`."""
     total = sum(fee.minor * quantity for fee, quantity in fees)
     order = Order.objects.create(
         reference=new_reference("VM"),
@@ -150,13 +151,23 @@ def make_order(
             paid_at=paid_at,
         )
         if paid_at:
-            fairness.record(QueueEventKind.JOINED, [(line, quantity)], now=NOW, behind=place_of(line).behind)
+            fairness.record(
+                QueueEventKind.JOINED, [(line, quantity)], now=known_at, behind=place_of(line).behind
+            )
     return order
 
 
-def make_line(fee: Fee, *, quantity: int = 1, paid_at: datetime, customer: User | None = None) -> OrderLine:
+def make_line(
+    fee: Fee,
+    *,
+    quantity: int = 1,
+    paid_at: datetime,
+    customer: User | None = None,
+    known_at: datetime = NOW,
+) -> OrderLine:
     """A line of its own order, waiting since `paid_at`."""
-    return make_order([(fee, quantity)], paid_at=paid_at, customer=customer).lines.get()
+    order = make_order([(fee, quantity)], paid_at=paid_at, customer=customer, known_at=known_at)
+    return order.lines.get()
 
 
 def make_attempt(

@@ -90,11 +90,15 @@ class Forecast(AppendOnly):
 
 
 class EstimateRound(AppendOnly):
-    """The estimates of a whole queue, or of its part behind somebody who got in, were looked at once."""
+    """The estimates of a queue were looked at, as far as they may have changed since the round before.
+
+    `cuts` are where the steps of the forecast cut the queue (see `stretches.py`): [time, line, units before it] each.
+    """
 
     plan = models.ForeignKey(Plan, models.PROTECT, related_name="estimate_rounds", verbose_name=_("plan"))
     forecast = models.ForeignKey(Forecast, models.PROTECT, related_name="rounds", verbose_name=_("forecast"))
     began_at = models.DateTimeField(_("began"))
+    cuts = models.JSONField(_("where the supply ends"), default=list)
     recorded = models.PositiveIntegerField(_("estimates recorded"))
 
     class Meta:

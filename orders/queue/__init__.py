@@ -5,12 +5,13 @@ segments (`segments.py`), so that they cost the same in a queue of a million lin
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from django.db import connection
-from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Sum
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Sum, Window
 from django.db.models.query import RawQuerySet
 
 from inventory.models import Device, DeviceState, Plan
@@ -25,12 +26,67 @@ def units_waiting(*, plan_id: int) -> int:
 
 def units_ahead(line: OrderLine) -> int:
     """Units that are served before the first waiting unit of `line`. The line must be in the queue."""
+    if line.paid_at is None:
+        raise ValueError(f"{line} is in no queue.")
+    return units_before(Rank(line.paid_at, line.pk), plan_id=line.plan_id)
+
+
+class Rank(NamedTuple):
+    """A place in a queue, whether or not a line waits there any more."""
+
+    paid_at: datetime
+    line_id: int
+
+    def and_behind(self) -> Q:
+        """Lines at this place and behind it. (The first condition is for the index; the rest means the same.)"""
+        return Q(paid_at__gte=self.paid_at) & (Q(paid_at__gt=self.paid_at) | Q(pk__gte=self.line_id))
+
+    def before(self) -> Q:
+        return Q(paid_at__lt=self.paid_at) | Q(paid_at=self.paid_at, pk__lt=self.line_id)
+
+
+def units_before(rank: Rank, *, plan_id: int) -> int:
+    """Units of the plan that are served before whoever stands at `rank`."""
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
-            cursor.execute("SELECT orders_units_before(%s, %s, %s)", [line.plan_id, line.paid_at, line.pk])
+            cursor.execute("SELECT orders_units_before(%s, %s, %s)", [plan_id, rank.paid_at, rank.line_id])
             return int(cursor.fetchone()[0])
-    ahead = Q(paid_at__lt=line.paid_at) | Q(paid_at=line.paid_at, id__lt=line.pk)
-    return OrderLine.objects.waiting(plan_id=line.plan_id).filter(ahead).units()
+    return OrderLine.objects.waiting(plan_id=plan_id).filter(rank.before()).units()
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The first line that some units do not cover whole, and the units that wait before it."""
+
+    rank: Rank
+    before: int
+
+
+def cuts(reaches: Sequence[int], *, plan_id: int) -> list[Cut]:
+    """Where the queue of the plan is cut if it is served so many units, for each of `reaches`, from one look at it.
+
+    Reaches ascend; those that cover the whole queue have no cut, and come last.
+    """
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT line_paid_at, line_id, units_before "
+                "FROM unnest(%s::bigint[]) WITH ORDINALITY AS given (reach, n), orders_first_beyond(%s, reach) ORDER BY n",
+                [list(reaches), plan_id],
+            )
+            return [
+                Cut(Rank(paid_at, line_id), int(before)) for paid_at, line_id, before in cursor.fetchall()
+            ]
+    upto = Window(Sum(WAITING_UNITS), order_by=("paid_at", "id"))
+    queue = OrderLine.objects.waiting(plan_id=plan_id).annotate(upto=upto, units=WAITING_UNITS)
+    found = []
+    for reach in reaches:
+        for paid_at, line_id, last, units in queue.filter(upto__gt=reach).values_list(
+            "paid_at", "pk", "upto", "units"
+        )[:1]:
+            if paid_at:  # for the type checker
+                found.append(Cut(Rank(paid_at, line_id), last - units))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

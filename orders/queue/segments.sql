@@ -36,6 +36,46 @@ BEGIN
     RETURN counted + read;
 END $$;
 
+-- The first line of the queue of the plan that its first `reach` units do not cover whole, with the units before it;
+-- no row where they cover all.
+CREATE OR REPLACE FUNCTION orders_first_beyond(of_plan bigint, reach bigint)
+RETURNS TABLE (line_paid_at timestamptz, line_id bigint, units_before bigint)
+LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+DECLARE
+    lo_paid_at timestamptz;
+    lo_id bigint;
+    counted bigint;
+BEGIN
+    -- The last segment that begins within reach: the line is in it.
+    SELECT segment.from_paid_at, segment.from_id, segment.before INTO lo_paid_at, lo_id, counted
+    FROM (
+        SELECT from_paid_at, from_id,
+               coalesce(sum(sum(units)) OVER (
+                   ORDER BY from_paid_at, from_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+               ), 0) AS before
+        FROM orders_segmentcount WHERE plan_id = of_plan GROUP BY from_paid_at, from_id
+    ) AS segment
+    WHERE segment.before <= reach
+    ORDER BY segment.from_paid_at DESC, segment.from_id DESC LIMIT 1;
+    IF NOT FOUND THEN
+        lo_paid_at := '-infinity';
+        lo_id := 0;
+        counted := 0;
+    END IF;
+    RETURN QUERY
+        SELECT line.paid_at, line.id, counted + line.upto - line.units
+        FROM (
+            SELECT paid_at, id, quantity - allocated - withdrawn AS units,
+                   sum(quantity - allocated - withdrawn) OVER (
+                       ORDER BY paid_at, id ROWS UNBOUNDED PRECEDING
+                   ) AS upto
+            FROM orders_orderline
+            WHERE plan_id = of_plan AND state = 'waiting' AND (paid_at, id) >= (lo_paid_at, lo_id)
+        ) AS line
+        WHERE counted + line.upto > reach
+        ORDER BY line.paid_at, line.id LIMIT 1;
+END $$;
+
 -- All units that wait in the queue of the plan.
 CREATE OR REPLACE FUNCTION orders_units_waiting(of_plan bigint)
 RETURNS bigint LANGUAGE sql STABLE PARALLEL SAFE AS

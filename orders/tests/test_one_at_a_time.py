@@ -9,7 +9,8 @@ from django.db import transaction
 from inventory.models import Plan
 from orders import tasks
 from orders.allocation import allocate_devices
-from orders.models import Allocation
+from orders.estimates import refresh_estimates
+from orders.models import Allocation, EstimateRound
 from orders.one_at_a_time import Job, alone
 from tests.builders import NOW, make_devices, make_fee, make_line, make_plan
 from tests.racing import in_background, wait_until_blocked
@@ -98,3 +99,39 @@ def test_control_without_the_guard_the_second_sweep_waits_for_the_first(plan_bei
 
         wait_until_blocked(sessions=2)
     assert sorted(sweep.result(60) for sweep in sweeps) == [0, 1]
+
+
+@pytest.fixture
+def plan_without_estimates() -> Plan:
+    plan = make_plan()
+    make_line(make_fee(plan), paid_at=NOW - timedelta(hours=1))
+    return plan
+
+
+@pytest.mark.postgres
+def test_round_of_estimates_that_is_asked_for_during_another_is_over_at_once(
+    plan_without_estimates: Plan,
+) -> None:
+    with transaction.atomic():
+        Plan.objects.select_for_update().get(pk=plan_without_estimates.pk)
+        first = in_background(tasks.refresh_estimates)
+        wait_until_blocked()
+
+        in_background(tasks.refresh_estimates).result(60)
+
+        assert not first.done()
+    first.result(60)
+    assert EstimateRound.objects.count() == 1
+
+
+@pytest.mark.postgres
+def test_control_without_the_guard_the_second_round_waits_for_the_first(plan_without_estimates: Plan) -> None:
+    with transaction.atomic():
+        Plan.objects.select_for_update().get(pk=plan_without_estimates.pk)
+        rounds = [
+            in_background(lambda: refresh_estimates(plan_id=plan_without_estimates.pk, now=NOW))
+            for _ in range(2)
+        ]
+
+        wait_until_blocked(sessions=2)
+    assert sorted(each.result(60) for each in rounds) == [0, 1]

@@ -11,7 +11,7 @@ from django.db.models import F
 
 from inventory.models import Fee, Plan
 from orders.models import LineState, OrderLine, SegmentCount
-from orders.queue import segments, standings, units_waiting
+from orders.queue import Cut, Rank, cuts, segments, standings, units_waiting
 from orders.queue.segments import rebuild, roll_up, wrong_counts
 from tests.builders import NOW, make_fee, make_line, make_order, make_plan
 from tests.racing import failures, in_background, race
@@ -49,6 +49,20 @@ def all_wrong(plan: Plan) -> list[tuple[int, int, int]]:
     return found
 
 
+def wrong_cuts(plan: Plan) -> list[int]:
+    """Reaches of which the first line that they do not cover whole is answered otherwise than by counting one by one."""
+    expected: list[Cut] = []
+    before = 0
+    for line in OrderLine.objects.waiting(plan_id=plan.pk):
+        if line.paid_at:
+            expected += [Cut(Rank(line.paid_at, line.pk), before)] * line.waiting_units
+        before += line.waiting_units
+    reaches = range(before + 3)
+    answered = cuts(reaches, plan_id=plan.pk)
+    assert len(answered) == before
+    return [reach for reach, found in enumerate(answered) if found != expected[reach]]
+
+
 def shape(plan: Plan) -> list[tuple[int | None, int | None]]:
     """(lines, units) of each segment, in their order."""
     rows = SegmentCount.objects.filter(plan=plan).order_by("from_paid_at", "from_id")
@@ -61,6 +75,7 @@ def test_positions_without_any_segment_are_the_plain_sum() -> None:
     queue_of(make_fee(plan), 7)
 
     assert all_wrong(plan) == []
+    assert wrong_cuts(plan) == []
     assert units_waiting(plan_id=plan.pk) == 13
 
 
@@ -73,6 +88,7 @@ def test_roll_up_cuts_the_queue_into_counted_segments_and_an_open_tail() -> None
     assert roll_up(plan_id=plan.pk) == 3
     assert shape(plan) == [(5, 9), (5, 10), (5, 11), (None, None)]
     assert all_wrong(plan) == []
+    assert wrong_cuts(plan) == []
 
 
 @postgres
@@ -86,6 +102,7 @@ def test_long_queue_is_cut_a_bounded_part_at_a_time() -> None:
     assert roll_up(plan_id=plan.pk) == 6
     assert [lines for lines, _units in shape(plan)] == [5] * 9 + [None]
     assert all_wrong(plan) == []
+    assert wrong_cuts(plan) == []
 
 
 @postgres
@@ -103,6 +120,7 @@ def test_payment_at_the_end_writes_no_count_and_one_reported_late_writes_one() -
     make_line(fee, quantity=4, paid_at=NOW - timedelta(days=1) + timedelta(seconds=7.5))
     assert SegmentCount.objects.count() == counts + 1
     assert all_wrong(plan) == []
+    assert wrong_cuts(plan) == []
 
 
 @postgres
@@ -120,6 +138,7 @@ def test_segment_overfilled_by_late_payments_is_split() -> None:
 
     assert [lines for lines, _units in shape(plan)] == [5, 5, 7, 5, 5, None]
     assert all_wrong(plan) == []
+    assert wrong_cuts(plan) == []
 
 
 @postgres
@@ -132,11 +151,13 @@ def test_served_segments_disappear_and_the_first_stays() -> None:
         allocated=F("quantity"), state=LineState.ALLOCATED
     )
     assert all_wrong(plan) == []
+    assert wrong_cuts(plan) == []
 
     roll_up(plan_id=plan.pk)
 
     assert shape(plan) == [(0, 0), (5, 11), (None, None)]
     assert all_wrong(plan) == []
+    assert wrong_cuts(plan) == []
 
 
 @postgres
@@ -152,6 +173,7 @@ def test_lines_inserted_at_once_and_deleted_are_counted() -> None:
         copies.append(line)
     made = OrderLine.objects.bulk_create(copies)
     assert all_wrong(plan) == []
+    assert wrong_cuts(plan) == []
 
     with connection.cursor() as cursor:
         # No line is ever deleted; if somebody switches that off, the counts hold all the same.
@@ -159,6 +181,7 @@ def test_lines_inserted_at_once_and_deleted_are_counted() -> None:
         cursor.execute("DELETE FROM orders_orderline WHERE id = ANY(%s)", [[line.pk for line in made[:3]]])
         cursor.execute("ALTER TABLE orders_orderline ENABLE TRIGGER orders_orderline_no_delete")
     assert all_wrong(plan) == []
+    assert wrong_cuts(plan) == []
     assert list(wrong_counts()) == []
 
 
@@ -223,6 +246,7 @@ def test_positions_are_exact_after_anything_in_any_order(seed: int) -> None:
     for _step in range(60):
         dice.choice(doings)()
         assert all_wrong(plan) == []
+        assert wrong_cuts(plan) == []
     roll_up(plan_id=plan.pk)
     assert all_wrong(plan) == [] == all_wrong(other)
     assert list(wrong_counts()) == []
@@ -244,6 +268,7 @@ def test_wrong_count_is_found_and_rebuilt() -> None:
     rebuild(plan_id=plan.pk)
     assert list(wrong_counts()) == []
     assert all_wrong(plan) == []
+    assert wrong_cuts(plan) == []
 
 
 # --- while others write --------------------------------------------------------------------------------
@@ -282,6 +307,7 @@ def test_roll_up_leaves_a_queue_alone_whose_units_are_moving() -> None:
 
     assert wrong_after_a_payment_was_under_way(plan, make_fee(plan)) == []
     assert all_wrong(plan) == []
+    assert wrong_cuts(plan) == []
 
 
 @postgres
@@ -348,4 +374,5 @@ def test_no_answer_is_wrong_while_eight_write_and_two_roll_up() -> None:
     assert outcomes[-2:] == [[], []]
     roll_up(plan_id=plan.pk)
     assert all_wrong(plan) == []
+    assert wrong_cuts(plan) == []
     assert list(wrong_counts()) == []
