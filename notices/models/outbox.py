@@ -171,6 +171,11 @@ class Delivery(WriteOnce):
                 condition=Q(state=DeliveryState.QUEUED),
             ),
             models.Index(
+                fields=["channel", "state"],
+                name="notices_delivery_for_staff",
+                condition=Q(state__in=(DeliveryState.DEAD, DeliveryState.UNCERTAIN)),
+            ),
+            models.Index(
                 fields=["channel", "provider_reference"],
                 name="notices_delivery_reference",
                 condition=~Q(provider_reference=""),
@@ -231,6 +236,7 @@ class DeliveryEvent(AppendOnly):
                 condition=Q(message__isnull=False) | Q(step=DeliveryStep.CANCELLED),
             ),
         )
+        indexes = (models.Index(fields=["at"], name="notices_deliveryevent_at"),)
 
     def __str__(self) -> str:
         return f"{self.step} at {self.at:%Y-%m-%d %H:%M}"

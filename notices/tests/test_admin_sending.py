@@ -3,7 +3,9 @@
 from datetime import timedelta
 
 import pytest
+from django.db import connection, transaction
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 from pytest_django import Settings
@@ -12,9 +14,10 @@ from accounts.models import User
 from notices.channels import CHANNELS
 from notices.channels.protocol import Refused, Unavailable
 from notices.dashboard import standings
-from notices.models import Announcement, Broadcast, ChannelPace, Delivery, LetterBatch, Wording
-from notices.outbox import drain
-from notices.tests.samples import NOW, Outside, customer, told
+from notices.kinds import SECURITY
+from notices.models import Announcement, Broadcast, ChannelPace, Delivery, LetterBatch, Message, Wording
+from notices.outbox import drain, tell
+from notices.tests.samples import NOW, Outside, customer, draft, told
 from notices.tests.test_letters import letter, writes_to
 
 pytestmark = [pytest.mark.django_db, pytest.mark.clause("VIII")]
@@ -66,6 +69,52 @@ def test_staff_pause_a_channel_and_let_it_go_on(desk: Client, staff: User) -> No
     assert "paused" in desk.get(outbox).text
     desk.post(reverse("admin:notices_channelpace_resume", args=["email"]))
     assert ChannelPace.objects.get().paused_at is None
+
+
+def test_the_outbox_counts_no_further_than_anybody_reads(
+    desk: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CHANNELS, "email", Outside())
+    monkeypatch.setattr("notices.dashboard.MOST", 2)
+    ChannelPace.objects.create(channel="email", paused_at=NOW)
+    for number in range(4):
+        told(customer(f"{number}@example.com"), key=str(number), now=NOW + timedelta(minutes=number))
+    security = told(customer("5@example.com"), kind=SECURITY, key="urgent", now=NOW + timedelta(minutes=2))
+    drain(now=NOW + timedelta(minutes=5))
+    security.deliveries.filter(channel="email").update(due_at=NOW - timedelta(minutes=1))
+    [email] = [each for each in standings(now=NOW + timedelta(minutes=5)) if each.slug == "email"]
+    assert (email.waiting, email.shown["waiting"], email.due_since) == (3, "2+", NOW - timedelta(minutes=1))
+    assert "2+" in desk.get(reverse("admin:notices_channelpace_changelist")).text
+
+
+@pytest.mark.postgres
+def test_the_outbox_at_a_glance_reads_no_table_from_end_to_end() -> None:
+    ada = customer()
+    with transaction.atomic():
+        tell((draft(ada, key=str(number)) for number in range(20_000)), now=NOW)
+    message = Message.objects.create(sha256="0" * 64, language="en", subject="s", body="b")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO notices_delivery (notice_id, channel, address, priority, due_at, state, attempts, "
+            "provider_reference, problem, message_id, sent_at) SELECT id, 'email', 'a', 5, %s, CASE WHEN id %% 50 = 0 "
+            "THEN 'dead' WHEN id %% 49 = 0 THEN 'queued' ELSE 'sent' END, 1, '', '', %s, "
+            "CASE WHEN id %% 50 > 0 AND id %% 49 > 0 THEN %s::timestamptz END FROM notices_notice",
+            [NOW, message.pk, NOW],
+        )
+        cursor.execute(
+            "INSERT INTO notices_deliveryevent (delivery_id, attempt, step, at, address, message_id, "
+            "provider_reference, detail) SELECT id, 1, 'accepted', %s::timestamptz - id * interval '10 seconds', 'a', "
+            "%s, '', '' FROM notices_delivery",
+            [NOW, message.pk],
+        )
+        cursor.execute("ANALYZE")
+        with CaptureQueriesContext(connection) as asked:
+            assert len(standings(now=NOW)) == len(CHANNELS)
+        for query in asked.captured_queries:
+            if "notices_delivery" in query["sql"]:
+                cursor.execute(f"EXPLAIN {query['sql']}")
+                plan = "\n".join(row[0] for row in cursor.fetchall())
+                assert "Seq Scan on notices_delivery" not in plan, plan
 
 
 def test_who_may_only_look_cannot_pause(client: Client) -> None:
