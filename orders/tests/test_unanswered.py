@@ -17,7 +17,7 @@ from orders.returns import send_returns
 from orders.tests.gateway_contract import SANDBOX_KEY, SANDBOX_SECRET
 from orders.tests.gateway_servers import Answer, Listener, listening
 from orders.tests.paying import PAID, UNPAID, Door, begin, standing_of, told_by
-from tests.builders import NOW, make_attempt, make_fee, make_order, make_plan
+from tests.builders import NOW, make_attempt, make_fee, make_order, make_plan, make_webhook
 from tests.racing import race
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -126,14 +126,7 @@ def attempt_at_the_sandbox(order: Order, *, number: int) -> PaymentAttempt:
 
 def runs_at_once(provider: Listener, order: Order, now: datetime) -> int:
     """Work off at once, four times, an event that is never answered; return how often the gateway was asked."""
-    WebhookEvent.objects.create(
-        gateway="sandbox",
-        dedupe_key="event-1",
-        attempt_reference=attempt_at_the_sandbox(order, number=1).reference,
-        headers={},
-        body=b"",
-        received_at=now,
-    )
+    make_webhook(reference=attempt_at_the_sandbox(order, number=1).reference, received_at=now)
     for _ in range(4):
         provider.answers.put(Answer(body=b"[]"))
     assert race(*[lambda: process_webhooks(now=now)] * 4) == [0, 0, 0, 0]
