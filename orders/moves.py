@@ -1,11 +1,13 @@
 """What has moved ahead of a line since its customer last looked."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from django.contrib.sessions.backends.base import SessionBase
-from django.db.models import Q, Sum
+from django.core.cache import cache
+from django.db.models import Max, Q, Sum
 from django.utils.translation import ngettext
 
 from orders.models import OrderLine, QueueEvent, QueueEventKind
@@ -15,6 +17,11 @@ SESSION_KEY = "looked"
 SAME_VISIT = timedelta(minutes=1)
 # An event bears the time at which its sweep began; a long one writes it so much later.
 WRITTEN_WITHIN = timedelta(hours=1)
+# Events get their numbers when they are written and are seen when they commit, which may be in another order for so long.
+SETTLED_AFTER = timedelta(seconds=10)
+KEPT_SECONDS = 24 * 3600
+# A unit that is refunded after it was allocated stood in no queue.
+KINDS = sorted(set(QueueEventKind) - {QueueEventKind.REFUNDED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,16 +136,43 @@ class Moves:
             yield words % {"units": self.difference}
 
 
-def moves_since(line: OrderLine, *, ahead: int, before: Look) -> Moves:
-    """What went and came ahead of a waiting line that now has `ahead` units before it, by one query."""
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """`units` of each kind of event up to `event_id`, which no transaction adds to any more.
+
+    By `seen_at` the events up to `seen_id` were there; those of smaller numbers may still have been on their way.
+    """
+
+    event_id: int
+    units: Counter[str]
+    seen_id: int
+    seen_at: datetime
+
+
+def moves_since(line: OrderLine, *, ahead: int, before: Look, now: datetime) -> Moves:
+    """What went and came ahead of a waiting line that now has `ahead` units before it, by one query.
+
+    An open page asks every few seconds: what has settled is kept, and only later events are read.
+    """
+    key = f"moves:{line.pk}:{before.event_id}"
+    settled: _Settled = cache.get(key) or _Settled(before.event_id, Counter(), before.event_id, before.at)
     smaller_rank = Q(paid_at__lt=line.paid_at) | Q(paid_at=line.paid_at, line_id__lt=line.pk)
     events = QueueEvent.objects.filter(
-        smaller_rank, plan_id=line.plan_id, at__gte=before.at - WRITTEN_WITHIN, pk__gt=before.event_id
+        smaller_rank, plan_id=line.plan_id, at__gte=before.at - WRITTEN_WITHIN, pk__gt=settled.event_id
     )
-    # A unit that is refunded after it was allocated stood in no queue.
-    kinds = set(QueueEventKind) - {QueueEventKind.REFUNDED}
-    units = {str(kind): Sum("units", filter=Q(kind=kind), default=0) for kind in kinds}
-    return Moves(since=before.at, difference=ahead - before.ahead, **events.aggregate(**units))
+    settles = Q(pk__lte=settled.seen_id)
+    later = {str(kind): Sum("units", filter=Q(kind=kind), default=0) for kind in KINDS}
+    settling = {f"{kind}_settles": Sum("units", filter=settles & Q(kind=kind), default=0) for kind in KINDS}
+    found = events.aggregate(**later, **settling, newest=Max("pk"))
+    if now - settled.seen_at >= SETTLED_AFTER:
+        units = settled.units + Counter({str(kind): found[f"{kind}_settles"] for kind in KINDS})
+        newest = max(found["newest"] or 0, settled.seen_id)
+        cache.set(key, _Settled(settled.seen_id, units, newest, now), KEPT_SECONDS)
+    return Moves(
+        since=before.at,
+        difference=ahead - before.ahead,
+        **{str(kind): settled.units[str(kind)] + found[str(kind)] for kind in KINDS},
+    )
 
 
 class Looks:

@@ -1,17 +1,21 @@
 """What has moved ahead of a line since its customer last looked."""
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
 import time_machine
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from accounts.models import User
 from inventory.models import Fee
 from orders.allocation import allocate_devices
-from orders.models import LineState, Order, OrderLine, QueueEventKind
+from orders.models import LineState, Order, OrderLine, QueueEvent, QueueEventKind
 from orders.moves import Look, Moves, moves_since, newest_event_id
 from orders.queue import units_ahead
 from orders.queue.fairness import record
@@ -64,7 +68,7 @@ def happen(line: OrderLine, kind: QueueEventKind, units: int, **columns: object)
 
 def moves(order: Order, before: Look) -> Moves:
     line = order.lines.get()
-    return moves_since(line, ahead=units_ahead(line), before=before)
+    return moves_since(line, ahead=units_ahead(line), before=before, now=timezone.now())
 
 
 def test_everything_that_moved_ahead_is_summed_by_one_query(
@@ -82,7 +86,7 @@ def test_everything_that_moved_ahead_is_summed_by_one_query(
     line = order.lines.get()
     now_ahead = units_ahead(line)
     with django_assert_num_queries(1):
-        found = moves_since(line, ahead=now_ahead, before=before)
+        found = moves_since(line, ahead=now_ahead, before=before, now=NOW)
 
     assert found == Moves(
         since=NOW, allocated=7, left=2, held=5, joined=3, released=0, returned=1, difference=-10
@@ -120,6 +124,57 @@ def test_where_not_all_is_known_only_the_difference_is_said(order: Order) -> Non
     more = Moves(known.since, 3, 0, 0, 0, 0, 0, difference=1)
     assert list(fewer.sentences()) == ["5 phones fewer are ahead of yours."]
     assert list(more.sentences()) == ["1 phone more is ahead of yours."]
+
+
+def test_open_page_reads_what_has_settled_only_once(
+    order: Order, ahead: list[OrderLine], clock: time_machine.Traveller
+) -> None:
+    before = look_at(order.lines.get())
+    read_from = [before.event_id]
+    for withdrawn in range(1, 5):
+        happen(ahead[0], QueueEventKind.LEFT, 1, withdrawn=withdrawn)
+        read_from.append(newest_event_id())
+        clock.shift(timedelta(seconds=10))
+        with CaptureQueriesContext(connection) as asked:
+            assert moves(order, before).left == withdrawn
+        # What was there ten seconds before has settled, and what came since is read again the next time.
+        settled = read_from[max(0, withdrawn - 2)]
+        assert re.findall(r'"id" > (\d+)', asked[-1]["sql"]) == [str(settled)]
+
+
+def test_event_that_is_seen_after_one_with_a_greater_number_is_not_lost(
+    order: Order, fee: Fee, ahead: list[OrderLine], clock: time_machine.Traveller
+) -> None:
+    before = look_at(order.lines.get())
+    happen(ahead[0], QueueEventKind.LEFT, 1, withdrawn=1)
+    early = QueueEvent.objects.latest("pk")
+    QueueEvent.objects.create(
+        pk=early.pk + 2,
+        plan=early.plan,
+        line=ahead[1],
+        kind=QueueEventKind.LEFT,
+        units=1,
+        paid_at=early.paid_at,
+        at=NOW,
+    )
+    OrderLine.objects.filter(pk=ahead[1].pk).update(withdrawn=1)
+    clock.shift(timedelta(seconds=10))
+    assert moves(order, before).left == 2
+
+    # The one between them commits only now.
+    QueueEvent.objects.create(
+        pk=early.pk + 1,
+        plan=early.plan,
+        line=ahead[2],
+        kind=QueueEventKind.LEFT,
+        units=1,
+        paid_at=early.paid_at,
+        at=NOW,
+    )
+    OrderLine.objects.filter(pk=ahead[2].pk).update(withdrawn=1)
+    for _ in range(3):
+        clock.shift(timedelta(seconds=10))
+        assert moves(order, before).left == 3
 
 
 def said(client: Client, order: Order, *, live: bool = False) -> list[str] | None:

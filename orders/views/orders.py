@@ -229,7 +229,7 @@ def _moves(progress: LineProgress, looks: Looks) -> Moves | None:
     before = looks.before(progress.line)
     if before is None or progress.units_ahead is None:
         return None
-    return moves_since(progress.line, ahead=progress.units_ahead, before=before)
+    return moves_since(progress.line, ahead=progress.units_ahead, before=before, now=timezone.now())
 
 
 def _live(situation: Situation) -> Live:
