@@ -18,6 +18,7 @@ class Job(enum.IntEnum):
 
     SWEEP = 20261124
     ESTIMATES = 20261125
+    FIGURES = 20261126
 
 
 # For SQLite, whose shop has one worker with several threads.

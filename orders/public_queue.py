@@ -5,42 +5,34 @@ Nothing here tells who a customer is.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db.models import Exists, OuterRef, Q, QuerySet, Sum
-from django.db.models.functions import TruncDate
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from evidence.contract_time import contract_date, contract_midnight, contract_zone
+from evidence.contract_time import contract_date
 from inventory.models import BatchState, Plan, SupplyBatch
-from orders.models import PublishedHead, QueueEvent, QueueEventKind
+from orders.figures import Figures, figures_by_plan
+from orders.models import PublishedHead, QueueEvent
 from orders.queue import units_waiting_by_plan
 from orders.queue.fairness import NOTHING_SEALED, Head, heads_of
-from orders.track_record import Score, TrackRecord, kept_track_records
+from orders.track_record import Score
 
-# Contract days that are shown, today included.
-DAYS = 90
-LATELY = 30
+# Days of which the last seal is shown.
 HEADS = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Day:
-    """Units allocated on a contract day."""
-
-    day: date
-    units: int
-
-
-@dataclass(frozen=True, slots=True)
 class PublicQueue:
-    """A plan's queue at one moment. `batches` and `days` are in the order of time, `published` the newest first."""
+    """A plan's queue at one moment. `batches` are in the order of time, `published` the newest first.
+
+    `figures` are as of a while ago, and None until they are counted for the first time.
+    """
 
     plan: Plan
     units_waiting: int
     batches: tuple[SupplyBatch, ...]
-    days: tuple[Day, ...]
-    record: TrackRecord
+    figures: Figures | None
     head: Head
     published: tuple[PublishedHead, ...]
 
@@ -48,16 +40,6 @@ class PublicQueue:
     def units_expected(self) -> int:
         """Units that are announced and still to come."""
         return sum(batch.outstanding for batch in self.batches)
-
-    @property
-    def allocated(self) -> int:
-        """Units allocated on all days shown."""
-        return sum(day.units for day in self.days)
-
-    @property
-    def allocated_lately(self) -> int:
-        """Units allocated on the last thirty of them."""
-        return sum(day.units for day in self.days[-LATELY:])
 
 
 def plans_with_a_page() -> QuerySet[Plan]:
@@ -67,7 +49,7 @@ def plans_with_a_page() -> QuerySet[Plan]:
 
 
 def public_queues(plans: Iterable[Plan], *, now: datetime) -> list[PublicQueue]:
-    """The queues of `plans`, in their order, by six queries."""
+    """The queues of `plans`, in their order, by five queries."""
     wanted = list(plans)
     ids = [plan.pk for plan in wanted]
     today = contract_date(now)
@@ -76,21 +58,18 @@ def public_queues(plans: Iterable[Plan], *, now: datetime) -> list[PublicQueue]:
     for batch in SupplyBatch.objects.filter(plan_id__in=ids, state=BatchState.EXPECTED):
         if batch.outstanding:
             batches.setdefault(batch.plan_id, []).append(batch)
-    allocated = _allocated_by_day(ids, today=today)
-    records = kept_track_records(ids, now=now)
+    figures = figures_by_plan(ids)
     heads = heads_of(ids)
     published: dict[int, list[PublishedHead]] = {}
     since = today - timedelta(days=HEADS)
     for head in PublishedHead.objects.filter(plan_id__in=ids, day__gte=since).order_by("-day"):
         published.setdefault(head.plan_id, []).append(head)
-    days = [today - timedelta(days=ago) for ago in range(DAYS - 1, -1, -1)]
     return [
         PublicQueue(
             plan=plan,
             units_waiting=waiting.get(plan.pk, 0),
             batches=tuple(batches.get(plan.pk, ())),
-            days=tuple(Day(day, allocated.get((plan.pk, day), 0)) for day in days),
-            record=records[plan.pk],
+            figures=figures.get(plan.pk),
             head=heads.get(plan.pk, NOTHING_SEALED),
             published=tuple(published.get(plan.pk, ())),
         )
@@ -113,20 +92,29 @@ def as_json(queue: PublicQueue, *, now: datetime) -> dict[str, object]:
             }
             for batch in queue.batches
         ],
-        "allocated_units_by_day": [{"day": day.day.isoformat(), "units": day.units} for day in queue.days],
-        "track_record": {
-            **_score_as_json(queue.record.total),
-            "months": [
-                {"month": month.first_day.strftime("%Y-%m"), **_score_as_json(month.score)}
-                for month in queue.record.months
-            ],
-        },
+        **_figures_as_json(queue.figures),
         "ledger": {
             "entries": queue.head.number,
             "head_sha256": queue.head.sha256,
             "published_heads": [
                 {"day": head.day.isoformat(), "entries": head.number, "sha256": head.sha256}
                 for head in queue.published
+            ],
+        },
+    }
+
+
+def _figures_as_json(figures: Figures | None) -> dict[str, object]:
+    if figures is None:
+        return {"counted_at": None, "allocated_units_by_day": None, "track_record": None}
+    return {
+        "counted_at": figures.counted_at.isoformat(),
+        "allocated_units_by_day": [{"day": day.day.isoformat(), "units": day.units} for day in figures.days],
+        "track_record": {
+            **_score_as_json(figures.record.total),
+            "months": [
+                {"month": month.first_day.strftime("%Y-%m"), **_score_as_json(month.score)}
+                for month in figures.record.months
             ],
         },
     }
@@ -139,12 +127,3 @@ def _score_as_json(score: Score) -> dict[str, object]:
         "held_share": None if score.share is None else round(score.share, 4),
         "median_days_after_likely": score.bias,
     }
-
-
-def _allocated_by_day(plan_ids: list[int], *, today: date) -> dict[tuple[int, date], int]:
-    since = contract_midnight(today - timedelta(days=DAYS - 1))
-    events = QueueEvent.objects.filter(
-        plan_id__in=plan_ids, kind=QueueEventKind.ALLOCATED, at__gte=since
-    ).annotate(day=TruncDate("at", tzinfo=contract_zone()))
-    counts = events.order_by().values_list("plan_id", "day").annotate(sum=Sum("units"))
-    return {(plan_id, day): units for plan_id, day, units in counts}

@@ -11,6 +11,7 @@ from orders import (
     checkout,
     documents,
     estimates,
+    figures,
     payments,
     reconciliation,
     retention,
@@ -21,6 +22,7 @@ from orders import (
     verification,
 )
 from orders.one_at_a_time import Job, alone
+from orders.public_queue import plans_with_a_page
 from orders.queue import fairness, plans_with_a_queue, segments
 
 logger = logging.getLogger(__name__)
@@ -60,6 +62,14 @@ def refresh_estimates() -> None:
             faults.append(fault)
     if faults:
         raise ExceptionGroup("Plans that could not be estimated", faults)
+
+
+@shared_task(name="orders.count_figures")
+def count_figures() -> None:
+    for plan in plans_with_a_page():
+        with alone(Job.FIGURES, plan_id=plan.pk) as is_free:
+            if is_free:
+                figures.count_figures(plan_id=plan.pk, now=timezone.now())
 
 
 @shared_task(name="orders.roll_up_queues")

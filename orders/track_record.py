@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Any
 
-from django.core.cache import cache
 from django.db.models import BooleanField, Case, Count, Exists, F, OuterRef, Q, Subquery, When
 from django.db.models.functions import TruncDate
 
@@ -31,7 +31,6 @@ from orders.models import (
 )
 
 MONTHS = 12
-KEPT_SECONDS = 3600
 NAMES_DATES = (Basis.SUPPLY, Basis.RATE)
 # Units that waited and that we gave up to supply.
 NOT_SUPPLIED = RefundLine.objects.filter(
@@ -56,6 +55,9 @@ class Score:
         """Held of those judged, from 0 to 1; None when nothing was judged."""
         return self.held / self.judged if self.judged else None
 
+    def as_json(self) -> list[int | None]:
+        return [self.judged, self.held, self.bias]
+
     @property
     def days_off(self) -> int:
         """The bias without its sign."""
@@ -76,6 +78,17 @@ class TrackRecord:
 
     total: Score
     months: tuple[Month, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "total": self.total.as_json(),
+            "months": [[month.first_day.isoformat(), month.score.as_json()] for month in self.months],
+        }
+
+    @classmethod
+    def from_json(cls, kept: dict[str, Any]) -> "TrackRecord":
+        months = (Month(date.fromisoformat(first_day), Score(*score)) for first_day, score in kept["months"])
+        return cls(Score(*kept["total"]), tuple(months))
 
 
 @dataclass(slots=True)
@@ -99,21 +112,6 @@ class _Tally:
 
 def track_record(plan_id: int, *, now: datetime) -> TrackRecord:
     return track_records([plan_id], now=now)[plan_id]
-
-
-def kept_track_records(plan_ids: Iterable[int], *, now: datetime) -> dict[int, TrackRecord]:
-    """The records as public pages show them, up to an hour old.
-
-    Whether a promise held is settled when its day is over; a queue of a million lines takes seconds to judge.
-    """
-    keys = {plan_id: f"track-record:{plan_id}:{contract_date(now)}" for plan_id in plan_ids}
-    kept: dict[str, TrackRecord] = cache.get_many(keys.values())
-    missing = [plan_id for plan_id, key in keys.items() if key not in kept]
-    if missing:
-        made = track_records(missing, now=now)
-        kept |= {keys[plan_id]: record for plan_id, record in made.items()}
-        cache.set_many({keys[plan_id]: record for plan_id, record in made.items()}, KEPT_SECONDS)
-    return {plan_id: kept[key] for plan_id, key in keys.items()}
 
 
 def track_records(plan_ids: Iterable[int], *, now: datetime) -> dict[int, TrackRecord]:

@@ -23,6 +23,7 @@ SCHEDULE = {
     "notices.drain": 1.0,
     "notices.broadcast": 5.0,
     "orders.refresh_estimates": 60.0,
+    "orders.count_figures": 300.0,
     "orders.roll_up_queues": 30.0,
     "orders.seal_queues": 5.0,
     "orders.publish_heads": 600.0,

@@ -22,6 +22,7 @@ from orders.models import (
     Forecast,
     LineState,
     OrderLine,
+    PlanFigures,
     PublishedHead,
     QueueEvent,
     RefundLine,
@@ -290,6 +291,15 @@ class EstimateRoundAdmin(RecordAdmin):
     list_select_related = ("plan", "forecast")
     search_fields = ("plan__name",)
     ordering = ("-id",)
+
+
+@admin.register(PlanFigures)
+class PlanFiguresAdmin(RecordAdmin):
+    list_display = ("plan", "counted_at")
+    list_filter = ("counted_at",)
+    list_select_related = ("plan",)
+    search_fields = ("plan__name",)
+    ordering = ("plan_id",)
 
 
 @admin.register(SegmentCount)

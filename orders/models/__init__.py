@@ -26,7 +26,7 @@ from orders.models.refund import (
     ReturnReason,
     ReturnState,
 )
-from orders.models.segment import SegmentCount
+from orders.models.segment import PlanFigures, SegmentCount
 from orders.models.shortfall import Shortfall, ShortfallLine, ShortfallLineState, ShortfallState
 
 __all__ = (
@@ -57,6 +57,7 @@ __all__ = (
     "Outcome",
     "PaymentAttempt",
     "Payout",
+    "PlanFigures",
     "PublishedHead",
     "QueueEvent",
     "QueueEventKind",

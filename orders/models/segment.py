@@ -1,4 +1,4 @@
-"""The counts that make a position in a long queue quick to find."""
+"""Counts that are kept because they take long: what makes a position quick to find, and what public pages show."""
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
@@ -40,3 +40,22 @@ class SegmentCount(models.Model):
 
     def __str__(self) -> str:
         return f"segment {self.plan_id} from {self.from_paid_at} {self.from_id}"
+
+
+class PlanFigures(models.Model):
+    """What public pages show of a plan and takes seconds to count in a long queue (see `orders/figures.py`)."""
+
+    plan = models.OneToOneField(
+        Plan, models.CASCADE, related_name="figures", primary_key=True, verbose_name=_("plan")
+    )
+    counted_at = models.DateTimeField(_("counted at"))
+    # [contract day, units] of each of the last days, and the track record as `TrackRecord.as_json` writes it.
+    allocated = models.JSONField(_("allocated per day"))
+    record = models.JSONField(_("track record"))
+
+    class Meta:
+        verbose_name = _("figures of a plan")
+        verbose_name_plural = _("figures of the plans")
+
+    def __str__(self) -> str:
+        return f"{self.counted_at:%Y-%m-%d %H:%M}"

@@ -10,7 +10,7 @@ from datetime import date
 
 from django import template
 
-from orders.public_queue import Day
+from orders.figures import Day
 from orders.track_record import TrackRecord
 
 register = template.Library()

@@ -15,8 +15,10 @@ from pytest_django import DjangoAssertNumQueries
 
 from evidence.contract_time import contract_midnight
 from inventory.models import Fee, Plan
+from orders import tasks
 from orders.allocation import allocate_devices
-from orders.public_queue import Day, plans_with_a_page, public_queues
+from orders.figures import Day, count_figures
+from orders.public_queue import plans_with_a_page, public_queues
 from orders.queue import verify_queue_ledger
 from orders.queue.fairness import publish_heads, seal_events
 from tests.builders import (
@@ -74,16 +76,41 @@ def test_queue_tells_who_waits_what_comes_and_what_was_given_per_day(plan: Plan,
         make_batch(plan, quantity=9, on=date(2026, 11, 30)),
     ]
 
+    count_figures(plan_id=plan.pk, now=NOW)
+
     (queue,) = public_queues([plan], now=NOW)
 
     assert (queue.units_waiting, queue.units_expected) == (7, 17)
     assert queue.batches == (batches[1], batches[0])
-    assert len(queue.days) == 90
-    assert [day for day in queue.days if day.units] == [
+    figures = queue.figures
+    assert figures is not None
+    assert len(figures.days) == 90
+    assert [day for day in figures.days if day.units] == [
         Day(date(2026, 8, 26), 4),
         Day(date(2026, 11, 23), 5),
     ]
-    assert (queue.allocated, queue.allocated_lately) == (9, 5)
+    assert (figures.allocated, figures.allocated_lately) == (9, 5)
+
+
+def test_what_takes_long_to_count_is_shown_as_it_was_counted_last(
+    client: Client, plan: Plan, fee: Fee
+) -> None:
+    served(plan, fee, units=3, on=date(2026, 11, 2))
+    before = client.get(f"/queue/{plan.slug}.json").json()
+    assert [before[name] for name in ("counted_at", "allocated_units_by_day", "track_record")] == [None] * 3
+    assert words(client.get(f"/queue/{plan.slug}/")).count("for the first time now") == 2
+    assert "for the first time now" in words(client.get(f"/plans/{plan.slug}/"))
+
+    tasks.count_figures()
+    served(plan, fee, units=4, on=date(2026, 11, 3))
+
+    (queue,) = public_queues([plan], now=NOW + timedelta(hours=1))
+    assert queue.figures
+    assert (queue.figures.counted_at, queue.figures.allocated) == (NOW, 3)
+    assert words(client.get(f"/queue/{plan.slug}/")).count("As of Nov. 23, 2026, ") == 2
+
+    tasks.count_figures()
+    assert public_queues([plan], now=NOW)[0].figures != queue.figures
 
 
 def test_plan_has_a_page_while_it_is_on_sale_and_as_long_as_it_has_a_ledger(plan: Plan) -> None:
@@ -107,6 +134,7 @@ def test_page_shows_figures_rule_and_ledger(client: Client, plan: Plan, fee: Fee
     make_batch(plan, quantity=8, on=date(2026, 11, 20))
     seal_events(plan_id=plan.pk)
     publish_heads(now=NOW)
+    count_figures(plan_id=plan.pk, now=NOW)
 
     answer = client.get(f"/queue/{plan.slug}/")
     page, queue = words(answer), answer.context["queue"]
@@ -124,6 +152,7 @@ def test_page_shows_figures_rule_and_ledger(client: Client, plan: Plan, fee: Fee
 
 
 def test_page_of_a_plan_without_a_past_says_so(client: Client, plan: Plan) -> None:
+    count_figures(plan_id=plan.pk, now=NOW)
     page = words(client.get(f"/queue/{plan.slug}/"))
     for said in (
         "Nothing was allocated in the last 90 days.",
@@ -137,6 +166,7 @@ def test_page_of_a_plan_without_a_past_says_so(client: Client, plan: Plan) -> No
 def test_list_shows_every_queue_and_leads_to_it(client: Client, plan: Plan, fee: Fee) -> None:
     make_line(fee, quantity=7, paid_at=NOW)
     make_batch(plan, quantity=8, on=date(2026, 12, 1))
+    count_figures(plan_id=plan.pk, now=NOW)
     page = words(client.get("/queue/"))
     assert f'<a href="/queue/{plan.slug}/">V08</a>' in page
     assert '<td class="number" data-label="Phones waiting">7</td>' in page
@@ -159,7 +189,7 @@ def test_list_asks_the_same_number_of_queries_for_one_queue_and_for_five(
         seal_events(plan_id=plan.pk)
         publish_heads(now=NOW)
         if number in (0, 4):
-            with django_assert_num_queries(9):
+            with django_assert_num_queries(8):
                 client.get("/queue/")
 
 
@@ -171,13 +201,14 @@ def test_json_has_the_same_figures_for_other_sites_to_keep_for_a_minute(
     make_batch(plan, quantity=8, on=date(2026, 12, 1))
     seal_events(plan_id=plan.pk)
     publish_heads(now=NOW)
+    count_figures(plan_id=plan.pk, now=NOW)
 
     answer = client.get(f"/queue/{plan.slug}.json")
     figures = answer.json()
 
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
     assert answer.headers["Cache-Control"] == "public, max-age=60"
-    assert figures["as_of"] == "2026-11-23T04:00:00+00:00"
+    assert figures["as_of"] == figures["counted_at"] == "2026-11-23T04:00:00+00:00"
     assert (figures["plan"], figures["units_waiting"], figures["hold_back_seconds"]) == (plan.slug, 7, 600)
     assert figures["expected_batches"] == [
         {"expected_on": "2026-12-01", "first_expected_on": "2026-12-01", "units": 8}

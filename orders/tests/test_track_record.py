@@ -1,5 +1,6 @@
 """What became of the dates that were given. Today is November 23, 2026."""
 
+import json
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 
@@ -21,7 +22,7 @@ from orders.models import (
 )
 from orders.queue.fairness import record
 from orders.refunds import approve_refund, request_refund
-from orders.track_record import Score, TrackRecord, kept_track_records, track_record, track_records
+from orders.track_record import Score, TrackRecord, track_record, track_records
 from tests.builders import NOW, make_capture, make_devices, make_fee, make_line, make_plan, make_user
 
 pytestmark = pytest.mark.django_db
@@ -286,19 +287,7 @@ def test_one_query_for_all_plans_however_many_lines(
     assert [records[each.pk].total.judged for each in (plan, other)] == [3, 3]
 
 
-def test_what_pages_show_is_asked_once_an_hour_and_anew_on_a_new_day(
-    fee: Fee, plan: Plan, django_assert_num_queries: DjangoAssertNumQueries
-) -> None:
-    other = make_plan("V06")
+def test_record_is_kept_as_it_is(fee: Fee, plan: Plan) -> None:
     promised_line(fee)
-    with django_assert_num_queries(1):
-        first = kept_track_records([plan.pk], now=NOW)
-    with django_assert_num_queries(1):
-        both = kept_track_records([plan.pk, other.pk], now=NOW)
-    with django_assert_num_queries(0):
-        assert kept_track_records([other.pk, plan.pk], now=NOW) == both
-    assert both[plan.pk] == first[plan.pk]
-    assert both[plan.pk].total == Score(1, 0, 22)
-    with django_assert_num_queries(1):
-        tomorrow = kept_track_records([plan.pk], now=NOW + timedelta(days=1))
-    assert tomorrow[plan.pk].total == Score(1, 0, 23)
+    record = track_record(plan.pk, now=NOW)
+    assert TrackRecord.from_json(json.loads(json.dumps(record.as_json()))) == record

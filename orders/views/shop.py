@@ -19,10 +19,10 @@ from inventory.money import Money
 from orders.basket import Basket
 from orders.context import CURRENCY_KEY, currency_of
 from orders.estimates import outlooks
+from orders.figures import figures_by_plan
 from orders.forms import AddForm
 from orders.lateness import lateness_curve
 from orders.offers import Offer, offer_of, offers
-from orders.track_record import kept_track_records
 from orders.windows import LATEST, LIKELY, Outlook
 
 
@@ -105,7 +105,7 @@ def render_plan(request: HttpRequest, offer: Offer, form: AddForm) -> HttpRespon
             "form": form,
             "in_basket": sum(wish.quantity for wish in basket.wishes if wish.term_id in here),
             "record": _past_deliveries(outlooks([offer.plan.pk], now=now)[offer.plan.pk]),
-            "track_record": kept_track_records([offer.plan.pk], now=now)[offer.plan.pk],
+            "figures": figures_by_plan([offer.plan.pk]).get(offer.plan.pk),
             "presale_days": settings.PRESALE_MINIMUM_DAYS,
             "hold_back": settings.ALLOCATION_HOLD_BACK,
             "update_days": settings.ESTIMATE_UPDATE_EVERY.days,

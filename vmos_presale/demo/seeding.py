@@ -9,6 +9,8 @@ from django.db import transaction
 from agreements.publishing import publish_shipped_texts
 from agreements.rights import publish_rights
 from inventory.models import Plan
+from orders.figures import count_figures
+from orders.public_queue import plans_with_a_page
 from vmos_presale.demo import customer, mass
 from vmos_presale.demo.books import enter_payments
 from vmos_presale.demo.catalogue import QUEUED
@@ -32,4 +34,6 @@ def seed(*, now: datetime, books: Path) -> bool:
         return False
     customer.follow(now=now)
     enter_payments(books)
+    for plan in plans_with_a_page():
+        count_figures(plan_id=plan.pk, now=now)
     return True
