@@ -12,6 +12,8 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
+from django.utils.html import format_html_join
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from unfold.widgets import (
@@ -34,7 +36,8 @@ class WordsForm(forms.Form):
 
     kind = forms.ChoiceField(
         label=gettext_lazy("Kind"),
-        choices=[(kind.slug, kind.label) for kind in KINDS.values() if kind.composed],
+        # None is chosen beforehand: nobody shall be told by a slip that his service is suspended.
+        choices=[("", "---------"), *((kind.slug, kind.label) for kind in KINDS.values() if kind.composed)],
         widget=UnfoldAdminSelectWidget,
     )
     # The seal of what was shown in the preview.
@@ -85,6 +88,15 @@ def seal_of_fields(said: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
+def words_in_every_language(texts: Mapping[str, Mapping[str, str]]) -> SafeString:
+    """What staff have written, as it is read."""
+    return format_html_join(
+        "",
+        '<div class="desk-text mb-4" lang="{}"><strong>{}</strong>\n\n{}</div>',
+        ((language, said["title"], said["body"]) for language, said in texts.items()),
+    )
+
+
 def banner_days_field() -> forms.IntegerField:
     return forms.IntegerField(
         label=gettext_lazy("Days at the top of every page"),
@@ -117,6 +129,18 @@ class AnnouncementAdmin(RecordAdmin):
     list_filter = ("kind",)
     ordering = ("-id",)
     actions_detail = ("take_down",)
+    fields = (
+        "kind",
+        "words",
+        "url",
+        "published_at",
+        "published_by",
+        "approved_by",
+        "banner_until",
+        "withdrawn_at",
+        "sha256",
+        "dedupe_key",
+    )
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return request.user.has_perm("notices.add_announcement")
@@ -127,6 +151,10 @@ class AnnouncementAdmin(RecordAdmin):
     @column(gettext_lazy("title"))
     def title(self, announcement: Announcement) -> str:
         return announcement.words["title"]
+
+    @column(gettext_lazy("texts"))
+    def words(self, announcement: Announcement) -> SafeString:
+        return words_in_every_language(announcement.texts)
 
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
         if not self.has_add_permission(request):

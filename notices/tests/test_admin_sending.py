@@ -186,6 +186,9 @@ def test_an_announcement_is_looked_at_and_approved_by_another_before_it_is_publi
     assert "Somebody else has to approve it." in desk.post(approval).text
     assert not Announcement.objects.exists()
 
+    page = desk.get(reverse("admin:notices_broadcast_change", args=[submitted.pk])).text
+    assert 'lang="zh-hant"><strong>title in zh-hant</strong>\n\nbody in zh-hant</div>' in page
+
     second = User.objects.create_superuser("second@example.com")
     desk.force_login(second)
     assert "body in zh-hant" in desk.get(approval).text
@@ -197,6 +200,20 @@ def test_an_announcement_is_looked_at_and_approved_by_another_before_it_is_publi
     desk.post(reverse("admin:notices_announcement_take_down", args=[announced.pk]))
     announced.refresh_from_db()
     assert announced.withdrawn_at
+
+
+def test_no_kind_is_chosen_beforehand(desk: Client) -> None:
+    address = reverse("admin:notices_announcement_add")
+    assert '<option value="" selected>' in desk.get(address).text
+    assert "This field is required." in desk.post(address, {"banner_days": "0", **WORDS}).text
+
+
+def test_what_staff_have_written_is_text_on_its_page(desk: Client) -> None:
+    address = reverse("admin:notices_announcement_add")
+    data = {"kind": "news", "banner_days": "0", **WORDS, "body_en": "<b>x</b>"}
+    preview = desk.post(address, data)
+    page = desk.post(address, {**data, "seen": preview.context["form"].data["seen"]}, follow=True).text
+    assert "&lt;b&gt;x&lt;/b&gt;</div>" in page
 
 
 def test_an_announcement_lacks_no_language(desk: Client) -> None:

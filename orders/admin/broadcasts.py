@@ -18,7 +18,7 @@ from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminSelectWidge
 
 from evidence.admin import RecordAdmin, button, choice_column, column, posted, staff_id
 from inventory.models import Plan
-from notices.admin.announcing import WordsForm, banner_days_field
+from notices.admin.announcing import WordsForm, banner_days_field, words_in_every_language
 from notices.admin.records import staff
 from notices.broadcasts import (
     NotAllowed,
@@ -95,6 +95,23 @@ class BroadcastAdmin(RecordAdmin):
     list_filter = ("state", "kind")
     ordering = ("-id",)
     actions_detail = ("approve", "stop")
+    fields = (
+        "kind",
+        "words",
+        "goes_to",
+        "is_announced",
+        "banner_days",
+        "state_label",
+        "progress",
+        "composed_by",
+        "composed_at",
+        "needs_approval",
+        "approved_by",
+        "approved_at",
+        "ended_at",
+        "stopped_by",
+        "stopped_at",
+    )
     state_label = choice_column(
         "state",
         gettext_lazy("state"),
@@ -118,6 +135,20 @@ class BroadcastAdmin(RecordAdmin):
     @column(gettext_lazy("title"))
     def title(self, broadcast: Broadcast) -> str:
         return str(broadcast.texts[settings.LANGUAGE_CODE]["title"])
+
+    @column(gettext_lazy("texts"))
+    def words(self, broadcast: Broadcast) -> SafeString:
+        return words_in_every_language(broadcast.texts)
+
+    @column(gettext_lazy("segment"))
+    def goes_to(self, broadcast: Broadcast) -> str:
+        if broadcast.segment is None:
+            return _("on the site only")
+        asked = broadcast.segment
+        if asked.get("plan"):
+            asked = {**asked, "plan": Plan.objects.get(pk=asked["plan"])}
+        labels = {name: field.label for name, field in BroadcastForm.base_fields.items()}
+        return ", ".join(f"{labels[name]}: {value}" for name, value in asked.items()) or _("all")
 
     @column(gettext_lazy("told"))
     def progress(self, broadcast: Broadcast) -> SafeString | str:

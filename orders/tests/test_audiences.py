@@ -6,9 +6,12 @@ from typing import NoReturn
 
 import pytest
 from django.db import IntegrityError, transaction
+from django.test import Client
+from django.urls import reverse
 from pytest_django import Settings
 
 from accounts.models import User
+from inventory.models import Plan
 from notices import broadcasts, deliveries
 from notices.announcements import Incomplete
 from notices.broadcasts import (
@@ -393,3 +396,12 @@ def test_what_nobody_would_read_or_staff_do_not_write_is_refused(waiting: list[U
             now=NOW,
         )
     assert not Broadcast.objects.exists()
+
+
+def test_the_page_of_a_message_says_in_words_whom_it_goes_to(waiting: list[User], client: Client) -> None:
+    boss = User.objects.create_superuser("boss@example.com")
+    client.force_login(boss)
+    plan = Plan.objects.get(pk=plan_of(waiting[0]))
+    broadcast = sent(boss, plan=plan.pk, first=2, language="en")
+    page = client.get(reverse("admin:notices_broadcast_change", args=[broadcast.pk])).text
+    assert f"Who wait for the plan: {plan}, From place: 2, Who read: en" in page
