@@ -34,6 +34,8 @@ def call_back(notice_ids: Sequence[int], *, reason: str, now: datetime) -> None:
     Notice.objects.filter(pk__in=notice_ids, called_back_at=None).update(called_back_at=now, is_expanded=True)
     # What was being handed to the channels meanwhile.
     _cancelled(theirs, reason=reason, now=now)
+    # What may have gone out is not sent once more.
+    theirs.filter(state=DeliveryState.UNCERTAIN).update(lease_until=None)
 
 
 def give_up(contact_point_ids: Sequence[int], *, reason: str, now: datetime) -> None:

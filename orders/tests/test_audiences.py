@@ -25,7 +25,7 @@ from notices.broadcasts import (
     submit,
 )
 from notices.channels import CHANNELS
-from notices.channels.protocol import Report
+from notices.channels.protocol import Report, Uncertain
 from notices.expansion import expand
 from notices.kinds import ALLOCATED, FORCE_MAJEURE, NEWS
 from notices.models import (
@@ -286,6 +286,21 @@ def test_what_was_stopped_goes_by_no_fallback_either(
     told = Report(mail.provider_reference, has_arrived=False, detail="550 unknown")
     assert deliveries.report(channel="email", told=told, now=NOW)
     assert not notice.deliveries.filter(channel="sms").exists()
+
+
+def test_what_was_stopped_is_not_sent_once_more_when_nobody_knows_of_it(
+    waiting: list[User], staff: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    email = Outside(Uncertain("no answer"))
+    monkeypatch.setitem(CHANNELS, "email", email)
+    broadcast = sent(staff, plan=plan_of(waiting[0]), first=1, last=1)
+    go_on(now=NOW)
+    expand(now=NOW)
+    drain(now=NOW)
+    Notice.objects.filter(kind=FORCE_MAJEURE.slug).update(is_expanded=False)
+    cancel(broadcast_id=broadcast.pk, by=staff, now=NOW)
+    drain(now=NOW + timedelta(days=1))
+    assert len(email.taken) == 1
 
 
 def test_what_went_out_to_everybody_cannot_be_stopped(
