@@ -477,7 +477,8 @@ def test_coins_three_days_late_go_back_when_there_is_no_room(
     returned = replace(returned, told=(*returned.told, "money-to-claim"))
     assert standing_of(order) == returned
     link = f'href="{chain.url}/pull-payments/{claim["id"]}"'
-    assert (link in order_page(door, order), "It is on its way." in order_page(door, order)) == (True, False)
+    page = order_page(door, order)
+    assert (link in page, "It is on its way." in page, 'hx-trigger="every 5s"' in page) == (True, False, True)
     # Who took it up is not asked to do so again.
     chain.decide_claim(claim["id"], "claim")
     refresh_attempt(attempt_id=attempt_of(order).pk, now=late)

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from django.conf import settings
 from django.contrib import messages
+from django.db.models import Exists, OuterRef
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
@@ -20,7 +21,7 @@ from orders.basket import Basket
 from orders.checkout import Wish
 from orders.context import currency_of
 from orders.forms import AddForm, QuantityForm
-from orders.models import Order, OrderState
+from orders.models import AttemptState, Order, OrderState, PaymentAttempt
 from orders.offers import Offer, TermOffer, offer_of
 from orders.views.shop import render_plan
 
@@ -192,8 +193,14 @@ def _render(request: HttpRequest, *, changed: tuple[Wish, QuantityForm] | None) 
 
 
 def _order_to_pay(request: HttpRequest, now: datetime) -> Order | None:
-    """The order of a customer who came back from the payment page to look for his basket."""
+    """The order of a customer who came back from the payment page to look for his basket.
+
+    None whose payment is being confirmed: it is not to be paid again.
+    """
     if not request.user.is_authenticated:
         return None
-    unpaid = Order.objects.filter(customer_id=request.user.pk, state=OrderState.UNPAID, pay_until__gt=now)
+    seen = PaymentAttempt.objects.filter(order=OuterRef("pk"), state=AttemptState.CONFIRMING)
+    unpaid = Order.objects.filter(
+        ~Exists(seen), customer_id=request.user.pk, state=OrderState.UNPAID, pay_until__gt=now
+    )
     return unpaid.order_by("-placed_at").first()

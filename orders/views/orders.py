@@ -37,6 +37,7 @@ from orders.models import (
     PaymentAttempt,
     Refund,
     RefundState,
+    ReturnState,
 )
 from orders.moves import Look, Looks, Moves, moves_since, newest_event_id
 from orders.progress import LineProgress, Progress, progress_of
@@ -91,7 +92,10 @@ class Situation:
         waits = any(standing.progress.line.state == LineState.WAITING for standing in self.standings)
         is_open = self.order.state in OrderState.open()
         is_paying = any(attempt.state in AttemptState.open() for attempt in self.attempts)
-        return waits or is_open or is_paying or any(back.state != RefundState.PAID for back in self.refunds)
+        is_owed = any(back.state != RefundState.PAID for back in self.refunds) or any(
+            back.state != ReturnState.PAID for back in self.money_returns
+        )
+        return waits or is_open or is_paying or is_owed
 
 
 @dataclass(frozen=True, slots=True)
