@@ -26,7 +26,7 @@ from django.db import connection, transaction
 from django.db.models import F, OuterRef, QuerySet
 
 from accounts.models import User
-from evidence.setwise import as_written, given, write
+from evidence.setwise import Given, as_written, given, write
 from notices.cancelling import give_up
 from notices.channels import CHANNELS
 from notices.channels.protocol import Accepted, Gone, Outcome, Refused, Report, Unavailable, Uncertain
@@ -97,22 +97,70 @@ class Claimed:
         return told
 
 
-def claim(*, channel: str, limit: int, now: datetime) -> list[Claimed]:
+@dataclass(slots=True)
+class Place:
+    """How far one worker has come in the queue of a channel: priority, time and id of what it claimed last.
+
+    Whoever begins at the head each time steps over all that was claimed before, for its entries stay in the index
+    until they are swept. For one turn: what comes back to the head is found when the queue is through, or by the next.
+    """
+
+    after: tuple[int, str, int] | None = None
+
+
+def claim(*, channel: str, limit: int, now: datetime, place: Place | None = None) -> list[Claimed]:
     """Take up to `limit` due deliveries of `channel`, the urgent first, then the longest due.
 
-    Skips what another worker is taking at the moment.
+    Skips what another worker is taking at the moment. With a `place` it goes on behind that, and moves it; what is more
+    urgent gets in all the same.
     """
+    place = place or Place()
+    was_on_the_way = place.after is not None
+    claimed = _claim(channel=channel, limit=limit, now=now, place=place)
+    if was_on_the_way and len(claimed) < limit:
+        place.after = None
+        claimed += _claim(channel=channel, limit=limit - len(claimed), now=now, place=place)
+    return claimed
+
+
+def _claim(*, channel: str, limit: int, now: datetime, place: Place) -> list[Claimed]:
     lock = "FOR UPDATE SKIP LOCKED" if connection.features.has_select_for_update_skip_locked else ""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            # The limit is literal: with a parameter, PostgreSQL reads the whole table.
-            "WITH due AS MATERIALIZED (SELECT id FROM notices_delivery WHERE channel = %s AND state = 'queued' "  # noqa: S608
-            f"AND due_at <= %s ORDER BY priority, due_at, id LIMIT {int(limit)} {lock}) "
-            "UPDATE notices_delivery SET state = 'leased', lease_until = %s WHERE id IN (SELECT id FROM due) RETURNING id",
-            [channel, as_written(now), as_written(now + LEASE)],
+
+    def first(narrowed: str) -> str:
+        # The limit is literal: with a parameter, PostgreSQL reads the whole table.
+        return (
+            "AS MATERIALIZED (SELECT id AS due_id FROM notices_delivery WHERE channel = %s AND state = 'queued' "  # noqa: S608
+            f"AND due_at <= %s {narrowed} ORDER BY priority, due_at, id LIMIT {int(limit)} {lock})"
         )
-        ids = [row[0] for row in cursor.fetchall()]
-    return read(ids)
+
+    params: list[Any] = [channel, as_written(now)]
+    due = f"WITH due {first('')}"
+    if place.after:
+        due = (
+            f"WITH urgent {first('AND priority < %s')}, behind {first('AND (priority, due_at, id) > (%s, %s, %s)')}, "  # noqa: S608
+            "due AS (SELECT due_id FROM urgent UNION ALL SELECT due_id FROM "
+            f"(SELECT due_id FROM behind LIMIT {int(limit)} - (SELECT count(*) FROM urgent)) AS rest)"
+        )
+        params = [*params, place.after[0], *params, *place.after]
+    taken = (
+        "UPDATE notices_delivery SET state = 'leased', lease_until = %s WHERE id IN (SELECT due_id FROM due) "  # noqa: S608
+        f"RETURNING {OWN}"
+    )
+    params.append(as_written(now + LEASE))
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute(f"{due}, delivery AS ({taken}) {_joined('delivery')}", params)
+        else:
+            cursor.execute(f"{due} {taken}", params)
+            table = given(("delivery_id", "bigint", [row[0] for row in cursor.fetchall()]))
+            cursor.execute(_joined(_own_of(table)), table.params)
+        rows = cursor.fetchall()
+    if rows:
+        *_, priority, due_at = rows[-1]
+        # Not if only what is more urgent has come.
+        if place.after is None or priority >= place.after[0]:
+            place.after = (priority, due_at, rows[-1][0])
+    return [Claimed(*row[:-2]) for row in rows]
 
 
 def read(ids: Sequence[int]) -> list[Claimed]:
@@ -120,17 +168,32 @@ def read(ids: Sequence[int]) -> list[Claimed]:
     if not ids:
         return []
     table = given(("delivery_id", "bigint", ids))
-    facts = "facts::text" if connection.vendor == "postgresql" else "facts"
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT delivery.id, notice_id, channel, address, contact_point_id, attempts, message_id, recipient_id, "  # noqa: S608
-            f"kind, about, url, {facts}, thread, language, time_zone FROM {table.sql} "
-            "JOIN notices_delivery AS delivery ON delivery.id = delivery_id "
-            "JOIN notices_notice AS notice ON notice.id = notice_id "
-            "JOIN accounts_user ON accounts_user.id = recipient_id ORDER BY priority, due_at, delivery.id",
-            table.params,
-        )
-        return [Claimed(*row) for row in cursor.fetchall()]
+        cursor.execute(_joined(_own_of(table)), table.params)
+        return [Claimed(*row[:-2]) for row in cursor.fetchall()]
+
+
+# What a worker needs of the delivery itself, and what its place in the queue was.
+OWN = "id, notice_id, channel, address, contact_point_id, attempts, message_id, priority, due_at"
+
+
+def _own_of(table: Given) -> str:
+    return f"(SELECT {OWN} FROM {table.sql} JOIN notices_delivery ON notices_delivery.id = delivery_id) AS delivery"  # noqa: S608
+
+
+def _joined(deliveries: str) -> str:
+    """The fields of `Claimed`, in their order, then priority and time, as text: reading it takes longer than a join.
+
+    `deliveries` is a table `delivery` with what OWN names.
+    """
+    is_postgresql = connection.vendor == "postgresql"
+    facts, due_at = ("facts::text", "due_at::text") if is_postgresql else ("facts", "due_at")
+    return (
+        "SELECT delivery.id, notice_id, channel, address, contact_point_id, attempts, message_id, recipient_id, "  # noqa: S608
+        f"kind, about, url, {facts}, thread, language, time_zone, priority, {due_at} FROM {deliveries} "
+        "JOIN notices_notice AS notice ON notice.id = notice_id "
+        "JOIN accounts_user ON accounts_user.id = recipient_id ORDER BY priority, delivery.due_at, delivery.id"
+    )
 
 
 def begin(delivery: Claimed, *, message: Message, now: datetime) -> Attempt | None:

@@ -29,7 +29,7 @@ from notices.channels.protocol import (
     Unavailable,
     Uncertain,
 )
-from notices.deliveries import Claimed
+from notices.deliveries import Claimed, Place
 from notices.expansion import expand
 from notices.kinds import KINDS, JSONValue, Kind
 from notices.links import signed
@@ -99,8 +99,10 @@ def tell(drafts: Iterable[Draft], *, now: datetime) -> None:
             )
 
 
-def drain(*, now: datetime) -> int:
+def drain(*, now: datetime, places: dict[str, Place] | None = None) -> int:
     """Hand over some of what is due, and return how much was found; 0 says that nothing is, or that nothing may go now.
+
+    Whoever calls it again and again for a while gives the same `places`, by channel, in which it notes how far it has come.
 
     A moment within the call, the sending date above all, is `now` plus the time since it began. Raises
     RuntimeError inside a transaction: what is sent cannot be rolled back.
@@ -113,19 +115,23 @@ def drain(*, now: datetime) -> int:
     with transaction.atomic(durable=True):
         deliveries.recover(now=now)
     found = expand(now=now)
+    places = {} if places is None else places
     for channel in CHANNELS.values():
+        place = places.setdefault(channel.slug, Place())
         if isinstance(channel, InSite):
-            found += _write(channel, clock=clock)
+            found += _write(channel, place, clock=clock)
         elif not channel.is_by_hand and not channel.missing():
-            found += _send(channel, clock=clock)
+            found += _send(channel, place, clock=clock)
     return found
 
 
-def _write(channel: InSite, *, clock: Clock) -> int:
+def _write(channel: InSite, place: Place, *, clock: Clock) -> int:
     """Write what is due into our own tables, all in one transaction: it happens exactly once."""
     said = Said()
     with transaction.atomic(durable=True):
-        claimed = deliveries.claim(channel=channel.slug, limit=channel.claimed_at_once, now=clock())
+        claimed = deliveries.claim(
+            channel=channel.slug, limit=channel.claimed_at_once, now=clock(), place=place
+        )
         written = [
             (delivery, words)
             for delivery in deliveries.newest(claimed)
@@ -141,13 +147,13 @@ def _write(channel: InSite, *, clock: Clock) -> int:
     return len(claimed)
 
 
-def _send(channel: Channel, *, clock: Clock) -> int:
+def _send(channel: Channel, place: Place, *, clock: Clock) -> int:
     """Hand what is due, and what the channel's pace allows, to a system that is not ours, one after the other."""
     with transaction.atomic(durable=True):
         claimed, awake = [], []
         allowed = pacing.allowance(channel, most=channel.claimed_at_once, now=clock())
         if allowed:
-            claimed = deliveries.claim(channel=channel.slug, limit=allowed, now=clock())
+            claimed = deliveries.claim(channel=channel.slug, limit=allowed, now=clock(), place=place)
             awake = deliveries.wait_for_morning(claimed, now=clock()) if channel.rings else claimed
         if awake:
             pacing.spend(channel, len(awake), now=clock())

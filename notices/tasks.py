@@ -6,6 +6,7 @@ from celery import shared_task
 from django.utils import timezone
 
 from notices import broadcasts, outbox
+from notices.deliveries import Place
 
 # After this many seconds the worker looks after other jobs; the next tick goes on.
 TURN = 20.0
@@ -15,7 +16,8 @@ TURN = 20.0
 def drain() -> None:
     """Hand over what is due, until nothing is or the turn is over."""
     ends = time.monotonic() + TURN
-    while outbox.drain(now=timezone.now()) and time.monotonic() < ends:
+    places: dict[str, Place] = {}
+    while outbox.drain(now=timezone.now(), places=places) and time.monotonic() < ends:
         pass
 
 

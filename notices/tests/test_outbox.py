@@ -14,7 +14,7 @@ from notices.channels import CHANNELS
 from notices.channels.in_site import InSite
 from notices.channels.protocol import Accepted, Outgoing, Refused, Report, Unavailable, Uncertain
 from notices.expansion import expand
-from notices.kinds import ESTIMATE_CHANGED, GUARDIAN_ASKED, KINDS, ORDER_PLACED, REFUND_APPROVED
+from notices.kinds import ESTIMATE_CHANGED, GUARDIAN_ASKED, KINDS, ORDER_PLACED, REFUND_APPROVED, SECURITY
 from notices.links import signed
 from notices.models import Delivery, DeliveryEvent, DeliveryState, InboxMessage, Message, Notice
 from notices.outbox import Draft, drain, tell
@@ -382,6 +382,49 @@ def test_a_notice_that_cannot_be_written_waits_and_holds_up_nobody(outside: Outs
         assert steps(delivery) == []
 
 
+# --- one turn --------------------------------------------------------------------------------------
+
+
+def claimed_at(place: deliveries.Place, *, limit: int) -> list[str]:
+    with transaction.atomic():
+        taken = deliveries.claim(channel="email", limit=limit, now=LATER, place=place)
+    keys = dict(Delivery.objects.values_list("pk", "notice__dedupe_key"))
+    return [keys[each.id] for each in taken]
+
+
+def test_a_worker_goes_on_where_it_was_and_what_is_urgent_gets_in() -> None:
+    for number in range(6):
+        told(customer(f"{number}@example.com"), key=f"n{number}")
+    expand(now=NOW)
+    place = deliveries.Place()
+    assert claimed_at(place, limit=2) == ["n0", "n1"]
+    # What comes back to the head is left for the next turn, or for when the queue is through.
+    Delivery.objects.filter(notice__dedupe_key="n0").update(state="queued")
+    told(customer("s@example.com"), kind=SECURITY, key="urgent", now=LATER)
+    expand(now=LATER)
+    assert claimed_at(place, limit=2) == ["urgent", "n2"]
+    assert claimed_at(place, limit=2) == ["n3", "n4"]
+    assert claimed_at(place, limit=3) == ["n5", "n0"]
+    assert claimed_at(place, limit=3) == []
+
+
+def test_more_that_is_urgent_than_a_worker_takes_at_once_loses_nobody_his_place() -> None:
+    for number in range(3):
+        told(customer(f"{number}@example.com"), key=f"n{number}")
+    expand(now=NOW)
+    place = deliveries.Place()
+    assert claimed_at(place, limit=1) == ["n0"]
+    for number in range(3):
+        told(customer(f"s{number}@example.com"), kind=SECURITY, key=f"urgent{number}", now=LATER)
+    expand(now=LATER)
+    Delivery.objects.filter(notice__dedupe_key="n0").update(state="queued")
+    assert [claimed_at(place, limit=2) for _ in range(3)] == [
+        ["urgent0", "urgent1"],
+        ["urgent2", "n1"],
+        ["n2", "n0"],
+    ]
+
+
 # --- dying in the middle -----------------------------------------------------------------------------
 
 
@@ -613,7 +656,9 @@ def test_without_the_guards_the_same_workers_send_some_of_them_twice(monkeypatch
     monkeypatch.setattr(outbox, "CHANNELS", {"email": crowd})
     everybody_has_looked = threading.Barrier(4)
 
-    def claim(*, channel: str, limit: int, now: datetime) -> list[deliveries.Claimed]:
+    def claim(
+        *, channel: str, limit: int, now: datetime, place: deliveries.Place
+    ) -> list[deliveries.Claimed]:
         queued = Delivery.objects.filter(channel=channel, state=DeliveryState.QUEUED, due_at__lte=now)
         found = list(queued.order_by("due_at", "id").values_list("pk", flat=True)[:limit])
         everybody_has_looked.wait(60)
