@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from accounts.models import User
 from notices.expansion import fall_back, redirect
@@ -15,6 +15,15 @@ from notices.models import ContactPoint, Delivery, DeliveryEvent, DeliveryState,
 
 # Of these nothing went out, and nobody can begin them once they are cancelled.
 WAITING = (DeliveryState.QUEUED, DeliveryState.LEASED)
+# Of these something may still go out: they wait, are being sent and may fail, or are sent once more when no report comes.
+# Nothing can be done about a letter that is printed.
+TO_COME = (
+    Q(state=DeliveryState.QUEUED),
+    Q(
+        state__in=(DeliveryState.LEASED, DeliveryState.SENDING, DeliveryState.UNCERTAIN),
+        lease_until__isnull=False,
+    ),
+)
 
 
 def cancel(*, delivery_ids: Iterable[int], by: User, now: datetime) -> int:
@@ -28,14 +37,28 @@ def cancel(*, delivery_ids: Iterable[int], by: User, now: datetime) -> int:
 
 
 def call_back(notice_ids: Sequence[int], *, reason: str, now: datetime) -> None:
-    """Have these notices go no way that they have not gone, in the caller's transaction."""
-    theirs = Delivery.objects.filter(notice__in=notice_ids)
-    _cancelled(theirs, reason=reason, now=now)
+    """Have these notices go no way that they have not gone, in the caller's transaction.
+
+    What is being sent at the moment goes out, or not; it is not sent once more (`called_back`).
+    """
+    _keep_back(notice_ids, reason=reason, now=now)
     Notice.objects.filter(pk__in=notice_ids, called_back_at=None).update(called_back_at=now, is_expanded=True)
-    # What was being handed to the channels meanwhile.
-    _cancelled(theirs, reason=reason, now=now)
-    # What may have gone out is not sent once more.
-    theirs.filter(state=DeliveryState.UNCERTAIN).update(lease_until=None)
+    # What was handed to the channels, or back into the queue, until the notices were ours.
+    _keep_back(notice_ids, reason=reason, now=now)
+
+
+def called_back(notice_ids: Iterable[int]) -> set[int]:
+    """Which of these notices were called back. To be asked when something of theirs is to be sent once more.
+
+    It locks them: whoever calls one back at the same moment waits, and finds what went back into the queue.
+    """
+    notices = Notice.objects.filter(pk__in=set(notice_ids)).select_for_update(no_key=True).order_by("pk")
+    return {pk for pk, at in notices.values_list("pk", "called_back_at") if at}
+
+
+def keep_back(delivery: Delivery, *, now: datetime) -> None:
+    """Cancel a delivery of a notice that was called back while it was being sent, in the caller's transaction."""
+    _cancelled(Delivery.objects.filter(pk=delivery.pk), reason="It was called back meanwhile.", now=now)
 
 
 def give_up(contact_point_ids: Sequence[int], *, reason: str, now: datetime) -> None:
@@ -58,6 +81,13 @@ def replace(
     redirect(waiting, to=new)
     fall_back({delivery.notice_id for delivery in waiting}, now=now)
     return new
+
+
+def _keep_back(notice_ids: Sequence[int], *, reason: str, now: datetime) -> None:
+    theirs = Delivery.objects.filter(notice__in=notice_ids)
+    _cancelled(theirs, reason=reason, now=now)
+    # What may have gone out is not sent once more.
+    theirs.filter(state=DeliveryState.UNCERTAIN).update(lease_until=None)
 
 
 def _remove(contact_point_ids: Sequence[int], *, reason: str, now: datetime) -> None:

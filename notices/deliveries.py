@@ -27,7 +27,7 @@ from django.db.models import F, OuterRef, QuerySet
 
 from accounts.models import User
 from evidence.setwise import Given, as_written, given, write
-from notices.cancelling import give_up
+from notices.cancelling import called_back, give_up, keep_back
 from notices.channels import CHANNELS
 from notices.channels.protocol import Accepted, Gone, Outcome, Refused, Report, Unavailable, Uncertain
 from notices.expansion import fall_back
@@ -386,7 +386,7 @@ def recover(*, now: datetime) -> None:
 
 
 def resend(*, delivery_ids: Iterable[int], by: User, now: datetime) -> int:
-    """Send again, with the same words, what was refused or whose end nobody knows; return how many.
+    """Send again, with the same words, what was refused or whose end nobody knows; return how many. Nothing that was called back.
 
     Of the latter it stands on record that it may arrive twice, and who wanted it so. It is tried as often as the first time.
     """
@@ -399,6 +399,8 @@ def resend(*, delivery_ids: Iterable[int], by: User, now: datetime) -> int:
             .select_for_update(of=("self",))
             .order_by("pk")
         )
+        back = called_back(delivery.notice_id for delivery in again)
+        again = [delivery for delivery in again if delivery.notice_id not in back]
         for delivery in again:
             if delivery.message:
                 maybe = " It may arrive twice." if delivery.state == DeliveryState.UNCERTAIN else ""
@@ -486,7 +488,7 @@ def _over(state: DeliveryState, *, now: datetime) -> list[Delivery]:
 
 def _fail(mine: QuerySet[Delivery], *, problem: str, pause: timedelta | None, now: datetime) -> list[int]:
     """Have the delivery in `mine` tried again after a pause, that long at least; return its notice if it is lost,
-    for it was tried too often.
+    for it was tried too often. What was called back meanwhile is cancelled.
     """
     delivery = mine.select_for_update(no_key=True).first()
     if delivery is None:
@@ -500,21 +502,26 @@ def _fail(mine: QuerySet[Delivery], *, problem: str, pause: timedelta | None, no
         lease_until=None,
         problem=problem,
     )
+    if called_back([delivery.notice_id]):
+        keep_back(delivery, now=now)
     return [delivery.notice_id] if is_dead else []
 
 
 def _doubt(delivery_ids: Sequence[int], *, reason: str, now: datetime) -> list[int]:
     """Say of deliveries that nobody knows whether they went out, unless a report has come meanwhile.
 
-    Returns the notices of those that were sent once more already, and are not again.
+    Returns the notices of those that were sent once more already, and are not again. Nor is what was called back meanwhile.
     """
     known = _was_sent(delivery_ids)
     doubtful = Delivery.objects.filter(pk__in=set(delivery_ids) - known)
-    twice = dict(doubtful.filter(events__step=DeliveryStep.REPEATED).values_list("pk", "notice_id"))
+    notices = dict(doubtful.select_for_update(no_key=True).order_by("pk").values_list("pk", "notice_id"))
+    twice = set(doubtful.filter(events__step=DeliveryStep.REPEATED).values_list("pk", flat=True))
+    back = called_back(notices.values())
+    last = [pk for pk, notice_id in notices.items() if pk in twice or notice_id in back]
     until = now + timedelta(minutes=settings.NOTICE_REPEAT_MINUTES)
-    doubtful.exclude(pk__in=twice).update(state=DeliveryState.UNCERTAIN, lease_until=until, problem=reason)
-    doubtful.filter(pk__in=twice).update(state=DeliveryState.UNCERTAIN, lease_until=None, problem=reason)
-    return list(twice.values())
+    doubtful.exclude(pk__in=last).update(state=DeliveryState.UNCERTAIN, lease_until=until, problem=reason)
+    doubtful.filter(pk__in=last).update(state=DeliveryState.UNCERTAIN, lease_until=None, problem=reason)
+    return [notices[pk] for pk in twice]
 
 
 def _was_sent(delivery_ids: Sequence[int]) -> set[int]:

@@ -144,7 +144,8 @@ class DeliveryAdmin(RecordAdmin):
     def offers(self, record: Delivery, button: str) -> bool:
         if button == "cancel":
             return record.state == DeliveryState.QUEUED
-        return record.state in (DeliveryState.DEAD, DeliveryState.UNCERTAIN)
+        is_over = record.state in (DeliveryState.DEAD, DeliveryState.UNCERTAIN)
+        return is_over and record.notice.called_back_at is None
 
     @button(gettext_lazy("Send again"), icon="send")
     def send_again(self, request: HttpRequest, object_id: str) -> HttpResponse:

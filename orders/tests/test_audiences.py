@@ -1,18 +1,21 @@
 """Whom staff can write to, by what was ordered; and the messages that go there."""
 
+import itertools
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import NoReturn
 
 import pytest
 from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
 from django.test import Client
 from django.urls import reverse
 from pytest_django import Settings
 
 from accounts.models import User
 from inventory.models import Plan
-from notices import broadcasts, deliveries
+from notices import broadcasts, cancelling, deliveries
 from notices.announcements import Incomplete
 from notices.broadcasts import (
     NotAllowed,
@@ -25,7 +28,7 @@ from notices.broadcasts import (
     submit,
 )
 from notices.channels import CHANNELS
-from notices.channels.protocol import Report, Uncertain
+from notices.channels.protocol import Accepted, Outcome, Outgoing, Refused, Report, Unavailable, Uncertain
 from notices.expansion import expand
 from notices.kinds import ALLOCATED, FORCE_MAJEURE, NEWS
 from notices.models import (
@@ -38,7 +41,7 @@ from notices.models import (
     Notice,
 )
 from notices.outbox import Draft, drain, tell
-from notices.tests.samples import Outside, Phones
+from notices.tests.samples import Outside, Phones, draft
 from orders.models import LineState, OrderLine, OrderState
 from tests.builders import NOW, make_fee, make_line, make_order, make_plan, make_user
 from tests.racing import in_background, wait_until_blocked
@@ -249,11 +252,18 @@ def test_what_everybody_was_to_be_told_is_stopped_as_long_as_it_waits(
 
 @pytest.mark.postgres
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("looks_again", [True, False])
 def test_what_is_being_handed_to_the_channels_at_that_moment_is_stopped_as_well(
-    waiting: list[User], staff: User
+    waiting: list[User], staff: User, monkeypatch: pytest.MonkeyPatch, looks_again: bool
 ) -> None:
+    """Without the second look, what was not yet there at the first one goes out."""
     broadcast = sent(staff, plan=plan_of(waiting[0]), first=1, last=1)
     go_on(now=NOW)
+    if not looks_again:
+        look, looks = cancelling._keep_back, itertools.count()
+        monkeypatch.setattr(
+            cancelling, "_keep_back", lambda *args, **said: None if next(looks) else look(*args, **said)
+        )
     with transaction.atomic():
         notice = Notice.objects.select_for_update().get(kind=FORCE_MAJEURE.slug)
         stopping = in_background(lambda: cancel(broadcast_id=broadcast.pk, by=staff, now=NOW))
@@ -261,7 +271,76 @@ def test_what_is_being_handed_to_the_channels_at_that_moment_is_stopped_as_well(
         Delivery.objects.create(notice=notice, channel="email", address="ada@example.com", due_at=NOW)
         Notice.objects.filter(pk=notice.pk).update(is_expanded=True)
     stopping.result(60)
-    assert notice.deliveries.get().state == "cancelled"
+    assert notice.deliveries.get().state == ("cancelled" if looks_again else "queued")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("answer", "state", "steps"),
+    [
+        (Unavailable("busy"), "cancelled", ["begun", "failed", "cancelled"]),
+        (Uncertain("no answer"), "uncertain", ["begun", "unknown"]),
+        (SystemExit(), "uncertain", ["begun", "unknown"]),
+        (Accepted(), "sent", ["begun", "accepted"]),
+    ],
+    ids=["not taken", "no answer", "the worker dies", "taken"],
+)
+def test_what_is_being_sent_while_it_is_stopped_is_not_sent_once_more(
+    waiting: list[User],
+    staff: User,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Outcome | SystemExit,
+    state: str,
+    steps: list[str],
+) -> None:
+    class Stopped(Outside):
+        def send(self, outgoing: Outgoing, *, now: datetime) -> Accepted:
+            if not self.taken:
+                assert can_be_stopped(broadcast_again(broadcast))
+                cancel(broadcast_id=broadcast.pk, by=staff, now=NOW)
+            return super().send(outgoing, now=now)
+
+    email = Stopped(answer)
+    monkeypatch.setitem(CHANNELS, "email", email)
+    broadcast = sent(staff, plan=plan_of(waiting[0]), first=1, last=1)
+    go_on(now=NOW)
+    with suppress(SystemExit):
+        drain(now=NOW)
+    for hours in (1, 3, 50):
+        drain(now=NOW + timedelta(hours=hours))
+    assert len(email.taken) == 1
+    mail = Delivery.objects.get(channel="email")
+    assert (mail.state, mail.lease_until) == (state, None)
+    assert list(mail.events.values_list("step", flat=True)) == steps
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("locks", [True, False])
+def test_what_goes_back_into_the_queue_at_that_moment_is_stopped_as_well(
+    waiting: list[User], staff: User, monkeypatch: pytest.MonkeyPatch, locks: bool
+) -> None:
+    """Without the lock on the notice, each of the two looks before the other has written."""
+    monkeypatch.setitem(CHANNELS, "email", Outside(SystemExit()))
+    broadcast = sent(staff, plan=plan_of(waiting[0]), first=1, last=1)
+    go_on(now=NOW)
+    with pytest.raises(SystemExit):
+        drain(now=NOW)
+    mail = Delivery.objects.select_related("message").get(channel="email")
+    assert mail.message
+    attempt = deliveries.Attempt(mail.pk, mail.attempts, mail.address, mail.message)
+    if not locks:
+        monkeypatch.setattr(QuerySet, "select_for_update", lambda rows, **_: rows)
+    with transaction.atomic():
+        deliveries.record(attempt, Unavailable("busy"), now=NOW)
+        stopping = in_background(lambda: cancel(broadcast_id=broadcast.pk, by=staff, now=NOW))
+        if locks:
+            wait_until_blocked()
+        else:
+            stopping.result(60)
+    stopping.result(60)
+    mail.refresh_from_db()
+    assert mail.state == ("cancelled" if locks else "queued")
 
 
 def test_what_was_stopped_goes_by_no_fallback_either(
@@ -297,10 +376,32 @@ def test_what_was_stopped_is_not_sent_once_more_when_nobody_knows_of_it(
     go_on(now=NOW)
     expand(now=NOW)
     drain(now=NOW)
-    Notice.objects.filter(kind=FORCE_MAJEURE.slug).update(is_expanded=False)
     cancel(broadcast_id=broadcast.pk, by=staff, now=NOW)
     drain(now=NOW + timedelta(days=1))
     assert len(email.taken) == 1
+
+
+def test_what_was_stopped_is_not_sent_again_with_what_staff_send_again(
+    waiting: list[User], staff: User, monkeypatch: pytest.MonkeyPatch, client: Client
+) -> None:
+    monkeypatch.setitem(CHANNELS, "email", Outside(Refused("550 no such user"), Refused("550 blocked")))
+    broadcast = sent(staff, plan=plan_of(waiting[0]), first=1, last=1)
+    go_on(now=NOW)
+    with transaction.atomic():
+        tell([draft(waiting[1])], now=NOW)
+    drain(now=NOW)
+    [stopped] = Delivery.objects.filter(channel="email", notice__kind=FORCE_MAJEURE.slug)
+    Delivery.objects.create(notice=stopped.notice, channel="push", address="p", due_at=NOW)
+    client.force_login(User.objects.create_superuser("boss@example.com"))
+    page = reverse("admin:notices_delivery_change", args=[stopped.pk])
+    button = reverse("admin:notices_delivery_send_again", args=[stopped.pk])
+    assert button in client.get(page).text
+    cancel(broadcast_id=broadcast.pk, by=staff, now=NOW)
+    assert button not in client.get(page).text
+    refused = Delivery.objects.filter(state="dead")
+    assert refused.count() == 2
+    assert deliveries.resend(delivery_ids=refused.values_list("pk", flat=True), by=staff, now=NOW) == 1
+    assert refused.get() == stopped
 
 
 def test_what_went_out_to_everybody_cannot_be_stopped(
