@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 import phonenumbers
 from django.db import transaction
-from django.db.models import Max, QuerySet
+from django.db.models import Exists, Max, OuterRef, QuerySet
 from django.urls import reverse
 from django.utils.translation import gettext as _
 from phonenumbers import PhoneNumberFormat, PhoneNumberType
@@ -33,6 +33,8 @@ TESTS_PER_HOUR = 10
 MOST_WRONG_CODES = 5
 # Of one customer at one channel.
 MOST_AT_ONCE = 10
+# So long he is shown what was given up.
+SHOWN_FOR = timedelta(days=90)
 
 MOBILE = (PhoneNumberType.MOBILE, PhoneNumberType.FIXED_LINE_OR_MOBILE)
 
@@ -300,6 +302,26 @@ def mail_came_back(customer: User) -> DeliveryEvent | None:
     newest = his.order_by().values("delivery__channel").annotate(newest=Max("pk")).values("newest")
     came_back = (DeliveryStep.REFUSED, DeliveryStep.RETURNED)
     return DeliveryEvent.objects.filter(pk__in=newest, step__in=came_back).first()
+
+
+def given_up(customer: User, *, now: datetime) -> Mapping[str, Sequence[ContactPoint]]:
+    """His contact points, by channel, that we write to no more because nothing arrives there, the last one first.
+
+    For some months, as long as he has added nothing in their place at that channel.
+    """
+    told = DeliveryEvent.objects.filter(
+        delivery__contact_point=OuterRef("pk"),
+        step__in=(DeliveryStep.REFUSED, DeliveryStep.RETURNED),
+        at=OuterRef("removed_at"),
+    )
+    theirs = ContactPoint.objects.filter(customer=customer)
+    later = theirs.filter(channel=OuterRef("channel"), created_at__gt=OuterRef("removed_at"))
+    found: dict[str, list[ContactPoint]] = {}
+    for point in theirs.filter(Exists(told), ~Exists(later), removed_at__gt=now - SHOWN_FOR).order_by(
+        "-removed_at", "-pk"
+    ):
+        found.setdefault(point.channel, []).append(point)
+    return found
 
 
 # --- what the verbs have in common -------------------------------------------------------------------

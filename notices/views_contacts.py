@@ -314,6 +314,7 @@ def _page(
     points: dict[str, list[ContactPoint]] = {}
     for point in ContactPoint.objects.filter(customer=request.user, removed_at=None):
         points.setdefault(point.channel, []).append(point)
+    given_up = contacts.given_up(request.user, now=timezone.now())
     usable = {slug for slug, channel in CHANNELS.items() if not channel.missing()}
     phones = [
         (
@@ -332,6 +333,8 @@ def _page(
         "form": wrong[0] if wrong else None,
         "mail_came_back": contacts.mail_came_back(request.user),
         "phones": phones,
+        "given_up": given_up,
+        "lost_phones": [(point, contacts.readable(point.address)) for point in given_up.get(PHONE, ())],
         "phone_form": phone_form or PhoneForm(),
         "browsers": points.get(PUSH, ()),
         "wechats": points.get(WECHAT, ()),

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from django.test import Client
@@ -11,12 +12,13 @@ from pytest_django import Settings
 
 from accounts.models import User
 from accounts.visitors import browser_name
-from notices import codes, deliveries
+from notices import codes, contacts, deliveries
 from notices.channels import CHANNELS
 from notices.channels.emulators.running import RunningCarrier
-from notices.channels.protocol import Refused, Report
+from notices.channels.protocol import Gone, Refused, Report
 from notices.contacts import TESTS_PER_HOUR
-from notices.models import ContactPoint, Delivery, InboxMessage, Notice
+from notices.kinds import ALLOCATED
+from notices.models import ContactPoint, Delivery, InboxMessage, Message, Notice
 from notices.outbox import drain
 from notices.tests.carrying import (
     running_app,
@@ -25,7 +27,7 @@ from notices.tests.carrying import (
     running_wechat,
     subscribe,
 )
-from notices.tests.samples import NOW, Outside, customer, told
+from notices.tests.samples import NOW, Outside, Phones, customer, told
 
 pytestmark = pytest.mark.django_db
 
@@ -172,6 +174,73 @@ def test_mail_that_came_back_from_an_address_of_before_says_nothing_of_the_new_o
     drain(now=NOW)
     User.objects.filter(pk=ada.pk).update(email="new@example.com")
     assert "Mail comes back" not in hers.get(PAGE).text
+
+
+def test_what_a_provider_has_given_up_is_shown_with_what_to_do_until_something_takes_its_place(
+    hers: Client, ada: User, texts: RunningCarrier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    double = Phones()
+    double.answers = [Gone("30005 unknown destination")]
+    monkeypatch.setitem(CHANNELS, "sms", double)
+    now = timezone.now()
+    added = {"customer": ada, "channel": "sms", "created_at": now, "verified_at": now}
+    ContactPoint.objects.create(address=NUMBER, **added)
+    mine = ContactPoint.objects.create(address="+85251234568", **added)
+    told(ada, kind=ALLOCATED, now=now)
+    drain(now=now)
+    assert len(double.taken) == 2
+    assert [point.address for point in contacts.given_up(ada, now=now)["sms"]] == [NUMBER]
+    hers.post(reverse("notices:remove-contact", args=[mine.pk]))
+
+    words = " ".join(hers.get(PAGE).text.split())
+    assert '+852 5123 4567 <span class="badge badge--bad">Given up</span>' in words
+    assert "<q>30005 unknown destination</q>" in words
+    assert "If the number is still yours, give it once more" in words
+    # She has removed the other one herself.
+    assert "+852 5123 4568" not in words
+
+    assert contacts.given_up(ada, now=now + contacts.SHOWN_FOR + timedelta(hours=1)) == {}
+    hers.post(reverse("notices:add-phone"), {"number": NUMBER})
+    words = hers.get(PAGE).text
+    assert "Given up" not in words
+    assert "Waits for its code" in words
+
+
+@pytest.mark.parametrize(
+    ("channel", "address", "label", "name"),
+    [
+        ("push", "https://push.example/1", "Firefox, Linux", "Firefox, Linux"),
+        ("wechat", "openid", "WeChat", "Your WeChat account"),
+        ("app", "device", "", "A device"),
+        ("letter", "Ada, 1 Old Street, GB", "", "Ada, 1 Old Street, GB"),
+    ],
+)
+def test_each_way_that_is_given_up_stands_where_it_was(
+    hers: Client, ada: User, settings: Settings, channel: str, address: str, label: str, name: str
+) -> None:
+    now = timezone.now()
+    point = ContactPoint.objects.create(
+        customer=ada, channel=channel, address=address, label=label, created_at=now, verified_at=now
+    )
+    notice = told(ada, now=now)
+    message = Message.objects.create(sha256="0" * 64, language="en", subject="s", body="b")
+    delivery = Delivery.objects.create(
+        notice=notice,
+        channel=channel,
+        address=address,
+        contact_point=point,
+        due_at=now,
+        state="sent",
+        sent_at=now,
+        attempts=1,
+        message=message,
+    )
+    came_back = Report(f"delivery-{delivery.pk}", has_arrived=False, detail="It is gone.")
+    assert deliveries.report(channel=channel, told=came_back, now=now)
+    with running_push(settings), running_wechat(settings), running_app(settings):
+        words = " ".join(hers.get(PAGE).text.split())
+    assert f'{name} <span class="badge badge--bad">Given up</span>' in words
+    assert "<q>It is gone.</q>" in words
 
 
 def test_a_postal_address_is_kept_line_by_line(hers: Client, ada: User) -> None:
