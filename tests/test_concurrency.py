@@ -35,6 +35,7 @@ from orders.gateways.protocol import MoneyMoved, Snapshot
 from orders.ledger import apply_snapshot
 from orders.models import (
     Allocation,
+    AttemptState,
     Ground,
     LedgerEntry,
     LineState,
@@ -718,7 +719,8 @@ def test_01_ten_reports_of_one_capture_at_once_book_it_once() -> None:
 
 def pay_halves_at_once() -> Order:
     order = make_order([(make_fee(make_plan(), minor=4_990), 1)])
-    first, second = make_attempt(order), make_attempt(order, number=2)
+    # (What is pending would be looked at by the other, which would wait for it even without the order's lock.)
+    first, second = (make_attempt(order, number=number, state=AttemptState.CREATED) for number in (1, 2))
     outcomes = race(
         lambda: apply_snapshot(attempt_id=first.pk, snapshot=captured(first, at=NOW, minor=3_000), now=NOW),
         lambda: apply_snapshot(attempt_id=second.pk, snapshot=captured(second, at=NOW, minor=1_990), now=NOW),

@@ -1,6 +1,6 @@
 """A device that fails: replaced at once or at the old place, and seen again only through quarantine."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from django.test import Client
@@ -131,11 +131,15 @@ TAKEN = MoneyMoved("dp-1", Money(499, "USD"), NOW)
 
 
 def report(
-    line: OrderLine, *, chargebacks: tuple[MoneyMoved, ...], reversals: tuple[MoneyMoved, ...] = ()
+    line: OrderLine,
+    *,
+    chargebacks: tuple[MoneyMoved, ...],
+    reversals: tuple[MoneyMoved, ...] = (),
+    now: datetime = NOW,
 ) -> None:
     attempt = line.order.attempts.first() or make_capture(line.order).attempt
     snapshot = Snapshot(attempt.provider_id, "captured", chargebacks=chargebacks, reversals=reversals)
-    apply_snapshot(attempt_id=attempt.pk, snapshot=snapshot, now=NOW)
+    apply_snapshot(attempt_id=attempt.pk, snapshot=snapshot, now=now)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -165,7 +169,7 @@ def test_unit_on_hold_for_its_failed_phone_is_served_at_its_place_when_the_dispu
     behind = make_line(fee, paid_at=EARLIER + timedelta(minutes=1))
     replace_device(allocation_id=disputed.allocations.get().pk, now=LATER)
 
-    report(disputed, chargebacks=(TAKEN,), reversals=(TAKEN,))
+    report(disputed, chargebacks=(TAKEN,), reversals=(TAKEN,), now=LATER)
     make_devices(plan, 1)
 
     assert allocate_devices(plan_id=plan.pk, now=LATER) == 1
