@@ -39,8 +39,9 @@ from orders.models import (
 )
 from orders.offers import stocks
 from orders.queue import fairness, lock_lines, lock_plans, place_of
+from orders.returns import free_to_return, is_short, owe_back, owed_back, sendable_from
 from orders.reviews import open_review_item
-from orders.telling import about_bounce, about_claim, about_order, about_refund, about_return
+from orders.telling import about_bounce, about_claim, about_order, about_refund
 
 logger = logging.getLogger(__name__)
 
@@ -211,10 +212,10 @@ def _settle(order: Order, *, new: Sequence[LedgerEntry], seen_at: datetime | Non
         return
     if order.state == OrderState.PAID:
         for entry in fitting:
-            _give_back(order, entry, entry.money, reason=ReturnReason.DUPLICATE, now=now)
+            _give_back(order, entry, reason=ReturnReason.DUPLICATE, now=now)
         return
     entries = [entry for entry in order.ledger.all() if entry.currency == order.currency]
-    balance = Money(sum(entry.minor for entry in entries), order.currency) - _going_back(order)
+    balance = order.total - missing_of(order)
     latest = fitting[-1]
     if balance < order.total:
         _review(order, ReviewKind.UNDERPAID, latest, f"{order.total - balance} are missing.", now=now)
@@ -223,11 +224,11 @@ def _settle(order: Order, *, new: Sequence[LedgerEntry], seen_at: datetime | Non
             order.attempts.filter(state=AttemptState.PENDING).update(next_poll_at=now)
             return
         for entry in fitting:
-            _give_back(order, entry, entry.money, reason=ReturnReason.INCOMPLETE, now=now)
+            _give_back(order, entry, reason=ReturnReason.INCOMPLETE, now=now)
         return
     if order.state != OrderState.UNPAID and not _has_room(order):
         for entry in fitting:
-            _give_back(order, entry, entry.money, reason=ReturnReason.LATE, now=now)
+            _give_back(order, entry, reason=ReturnReason.LATE, now=now)
         return
     seen = {entry.pk: seen_at for entry in fitting} if seen_at else {}
     _join_queues(order, paid_at=_covered_at(entries, seen=seen, total=order.total), now=now)
@@ -236,7 +237,7 @@ def _settle(order: Order, *, new: Sequence[LedgerEntry], seen_at: datetime | Non
         # Two whole payments are a duplicate; a little more than asked is for a person to look at.
         twice = next((entry for entry in fitting if entry.minor == surplus.minor), None)
         if twice:
-            _give_back(order, twice, surplus, reason=ReturnReason.DUPLICATE, now=now)
+            _give_back(order, twice, reason=ReturnReason.DUPLICATE, now=now)
         else:
             _review(order, ReviewKind.SURPLUS, latest, f"{surplus} more than the order costs.", now=now)
 
@@ -244,32 +245,14 @@ def _settle(order: Order, *, new: Sequence[LedgerEntry], seen_at: datetime | Non
 def missing_of(order: Order) -> Money:
     """What an order lacks that is not covered; money that is owed back covers nothing."""
     held = sum(entry.minor for entry in order.ledger.filter(currency=order.currency))
-    return order.total - (Money(held, order.currency) - _going_back(order))
+    return order.total - (Money(held, order.currency) - owed_back(order, currency=order.currency))
 
 
-def _going_back(order: Order) -> Money:
-    """Money that is owed back to the buyer, on its way or not: it covers nothing any more."""
-    due = order.money_returns.filter(currency=order.currency, state__in=(ReturnState.DUE, ReturnState.FAILED))
-    return Money(sum(back.minor for back in due), order.currency)
-
-
-def _give_back(
-    order: Order, entry: LedgerEntry, amount: Money, *, reason: ReturnReason, now: datetime
-) -> None:
-    """Have money that belongs to no sale sent back the way it came, and tell the buyer.
-
-    Returned is what was paid for nothing; the sale itself is refunded on the agreement's grounds only (3.3).
-    """
-    back = MoneyReturn.objects.create(
-        order=order,
-        attempt=entry.attempt,
-        reference=f"{order.reference}-B{order.money_returns.count() + 1}",
-        reason=reason,
-        minor=amount.minor,
-        currency=amount.currency,
-        due_at=now,
-    )
-    tell([about_return(order, back)], now=now)
+def _give_back(order: Order, entry: LedgerEntry, *, reason: ReturnReason, now: datetime) -> None:
+    """Owe what was captured for no sale, as far as it is there: a bank may have been faster."""
+    there = sendable_from(entry.attempt, currency=entry.currency)
+    if there.minor > 0:
+        owe_back(entry.attempt, min(entry.money, there), order=order, reason=reason, now=now)
 
 
 def _dispute(order: Order, *, new: Sequence[LedgerEntry], now: datetime) -> None:
@@ -296,6 +279,10 @@ def _dispute(order: Order, *, new: Sequence[LedgerEntry], now: datetime) -> None
                 f"{Money(-entry.minor, entry.currency)} were taken back.",
                 now=now,
             )
+        elif order.state == OrderState.PAID:
+            over = free_to_return(order, entry.attempt, currency=entry.currency)
+            if over:
+                _review(order, ReviewKind.SURPLUS, entry, f"{over} more than the order costs.", now=now)
     if sum(entry.minor for entry in entries if entry.currency == order.currency) < 0:
         _review(
             order,
@@ -304,14 +291,17 @@ def _dispute(order: Order, *, new: Sequence[LedgerEntry], now: datetime) -> None
             "More has left than ever came: dispute it, it was paid back before.",
             now=now,
         )
+    if not held and all(entry.kind == EntryKind.CHARGEBACK for entry in new):
+        # Of a second payment, which the order does not need.
+        return
     kind = kinds.PAYMENT_DISPUTED if held else kinds.DISPUTE_ENDED
     tell([about_order(order, kind, {}, key=f"{kind.slug}:{order.reference}:{new[-1].pk}")], now=now)
 
 
 def is_disputed(order: Order) -> bool:
-    """Whether a bank has money of the order that it took back. Who is to hold a line by it has locked the line."""
+    """Whether a bank took back what the order needs. Who is to hold a line by it has locked the line."""
     disputes = order.ledger.filter(kind__in=(EntryKind.CHARGEBACK, EntryKind.REVERSAL))
-    return (disputes.aggregate(minor=Sum("minor"))["minor"] or 0) < 0
+    return (disputes.aggregate(minor=Sum("minor"))["minor"] or 0) < 0 and is_short(order)
 
 
 def _covered_at(entries: Sequence[LedgerEntry], *, seen: Mapping[int, datetime], total: Money) -> datetime:

@@ -55,8 +55,9 @@ class CannotReturn(Exception):
 def send_returns(*, now: datetime) -> int:
     """Ask the gateways to give back all that is due; return how much they took on.
 
-    What they took on is asked for again, ever more rarely, until it shows in a snapshot. A gateway that cannot be
-    reached is left alone for this run, and what goes wrong with one return is raised when the others are sent.
+    What they took on is asked for again, ever more rarely, until it shows in a snapshot. What a payment does not
+    hold is not asked of it: it fails, for staff to see. A gateway that cannot be reached is left alone for this run,
+    and what goes wrong with one return is raised when the others are sent.
     """
     asked = 0
     unreachable: set[str] = set()
@@ -66,6 +67,10 @@ def send_returns(*, now: datetime) -> int:
         if gateway in unreachable or not _claim(due, now=now):
             continue
         amount = due.amount if isinstance(due, Refund) else due.money
+        left = sendable_from(due.attempt, currency=amount.currency)
+        if due.next_try_at is None and left.minor < 0:
+            _fail(due, amount=amount, problem="This payment alone does not hold so much (any more).", now=now)
+            continue
         back = Return(reference=due.key, provider_id=due.attempt.provider_id, amount=amount)
         try:
             gateway_named(gateway).give_back(back)
@@ -263,18 +268,7 @@ def give_back(
                 _("Of this payment %(free)s belong to no sale and can be given back.")
                 % {"free": free.localised()}
             )
-        back = MoneyReturn.objects.create(
-            order=order,
-            attempt=attempt,
-            reference=f"{order.reference}-B{order.money_returns.count() + 1}",
-            reason=reason,
-            minor=amount.minor,
-            currency=amount.currency,
-            due_at=now,
-            decided_by_id=decided_by_id,
-        )
-        tell([about_return(order, back)], now=now)
-    return back
+        return owe_back(attempt, amount, order=order, reason=reason, now=now, decided_by_id=decided_by_id)
 
 
 def give_back_all(order: Order, *, now: datetime) -> None:
@@ -285,33 +279,70 @@ def give_back_all(order: Order, *, now: datetime) -> None:
     for attempt in order.attempts.order_by("pk"):
         for currency in sorted(set(attempt.ledger.values_list("currency", flat=True))):
             free = free_to_return(order, attempt, currency=currency)
-            if not free:
-                continue
-            is_other = currency != order.currency
-            back = MoneyReturn.objects.create(
-                order=order,
-                attempt=attempt,
-                reference=f"{order.reference}-B{order.money_returns.count() + 1}",
-                reason=ReturnReason.WRONG_CURRENCY if is_other else ReturnReason.INCOMPLETE,
-                minor=free.minor,
-                currency=currency,
-                due_at=now,
-            )
-            tell([about_return(order, back)], now=now)
+            if free:
+                is_other = currency != order.currency
+                reason = ReturnReason.WRONG_CURRENCY if is_other else ReturnReason.INCOMPLETE
+                owe_back(attempt, free, order=order, reason=reason, now=now)
+
+
+def owe_back(
+    attempt: PaymentAttempt,
+    amount: Money,
+    *,
+    order: Order,
+    reason: ReturnReason,
+    now: datetime,
+    decided_by_id: int | None = None,
+) -> MoneyReturn:
+    """Have money of a payment that belongs to no sale sent back the way it came, and tell the buyer.
+
+    Returned is what was paid for nothing; the sale itself is refunded on the agreement's grounds only (3.3). Runs
+    under the lock of the order.
+    """
+    back: MoneyReturn = MoneyReturn.objects.create(
+        order=order,
+        attempt=attempt,
+        reference=f"{order.reference}-B{order.money_returns.count() + 1}",
+        reason=reason,
+        minor=amount.minor,
+        currency=amount.currency,
+        due_at=now,
+        decided_by_id=decided_by_id,
+    )
+    tell([about_return(order, back)], now=now)
+    return back
 
 
 def free_to_return(order: Order, attempt: PaymentAttempt, *, currency: str) -> Money:
     """What one payment holds that the order does not need: all of another currency, all of an unpaid order,
-    what is over the total of a paid one. Returns and refunds on their way are deducted.
+    what is over the total of a paid one. Refunds on their way are deducted, and returns that are owed already.
     """
-    held = _held(order, currency) - _on_its_way(order, currency)
     needed = 0
     if currency == order.currency and order.paid_at is not None:
         needed = order.total_minor - _refunded(order)
-    over = held - needed
-    in_attempt = sum(entry.minor for entry in attempt.ledger.filter(currency=currency))
-    in_attempt -= sum(back.minor for back in attempt.money_returns.filter(state=ReturnState.DUE))
-    return Money(max(0, min(over, in_attempt)), currency)
+    over = _sum(order.ledger.filter(currency=currency)) - owed_back(order, currency=currency).minor - needed
+    refused = _sum(attempt.money_returns.filter(state=ReturnState.FAILED, currency=currency))
+    return Money(max(0, min(over, sendable_from(attempt, currency=currency).minor - refused)), currency)
+
+
+def owed_back(order: Order, *, currency: str) -> Money:
+    """Money that belongs to no sale and is owed to the buyer, on its way or refused: it covers nothing any more."""
+    owed = order.money_returns.filter(currency=currency, state__in=(ReturnState.DUE, ReturnState.FAILED))
+    return Money(_sum(owed), currency)
+
+
+def is_short(order: Order) -> bool:
+    """Whether its payments hold less than an order costs, what is refunded and what each owes back deducted."""
+    held = 0
+    for attempt in order.attempts.all():
+        there = _sum(attempt.ledger.filter(currency=order.currency))
+        owed = _sum(
+            attempt.money_returns.filter(
+                currency=order.currency, state__in=(ReturnState.DUE, ReturnState.FAILED)
+            )
+        )
+        held += there - max(0, min(owed, there))
+    return held < order.total_minor - _refunded(order)
 
 
 def left_in(attempt: PaymentAttempt, *, currency: str) -> Money:
@@ -376,19 +407,9 @@ def _claim(due: Refund | MoneyReturn, *, now: datetime) -> int:
     return returns.update(next_try_at=later)
 
 
-def _held(order: Order, currency: str) -> int:
-    return sum(entry.minor for entry in order.ledger.all() if entry.currency == currency)
-
-
-def _on_its_way(order: Order, currency: str) -> int:
-    """Asked to be given back, and not gone yet."""
-    return sum(back.minor for back in order.money_returns.filter(currency=currency, state=ReturnState.DUE))
-
-
 def _refunded(order: Order) -> int:
     """What refunds have taken out of the sale, gone or not: it is not needed, but not free either."""
-    gone = order.refunds.filter(state=RefundState.PAID)
-    return sum(refund.minor for refund in gone)
+    return _sum(order.refunds.filter(state=RefundState.PAID))
 
 
 def _fail(due: Refund | MoneyReturn, *, amount: Money, problem: str, now: datetime) -> None:

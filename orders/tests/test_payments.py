@@ -27,7 +27,7 @@ from orders.models import (
     ReviewKind,
 )
 from orders.offers import stocks
-from orders.returns import CannotReturn, give_back, try_again
+from orders.returns import CannotReturn, free_to_return, give_back, send_returns, try_again
 from tests.builders import (
     NOW,
     make_attempt,
@@ -351,6 +351,42 @@ def test_14_payment_in_another_currency_can_be_given_back_whole(attempt: Payment
     assert Order.objects.get().state == OrderState.UNPAID
 
 
+@pytest.mark.payment_case(13, 14)
+def test_return_that_was_refused_is_owed_once_when_the_order_ends(attempt: PaymentAttempt) -> None:
+    apply_snapshot(attempt_id=attempt.pk, snapshot=captured(4_990, currency="JPY"), now=NOW)
+    back = give_back(
+        attempt_id=attempt.pk,
+        amount=Money(4_000, "JPY"),
+        reason=ReturnReason.WRONG_CURRENCY,
+        decided_by_id=make_user(is_staff=True).pk,
+        now=NOW,
+    )
+    refused = Snapshot(
+        provider_id="pay_1", state="captured", refused_returns=(RefusedReturn(back.key, "closed account"),)
+    )
+    apply_snapshot(attempt_id=attempt.pk, snapshot=refused, now=NOW)
+
+    expire(attempt.order)
+
+    assert returns() == [
+        (ReturnReason.WRONG_CURRENCY, 4_000, ReturnState.FAILED),
+        (ReturnReason.WRONG_CURRENCY, 990, ReturnState.DUE),
+    ]
+
+
+@pytest.mark.payment_case(14)
+def test_order_that_ends_gives_back_what_it_holds_of_each_currency(attempt: PaymentAttempt) -> None:
+    for each in (captured(4_900), captured(4_990, currency="JPY", transaction="cap_2")):
+        apply_snapshot(attempt_id=attempt.pk, snapshot=each, now=NOW)
+
+    expire(attempt.order)
+
+    assert list(MoneyReturn.objects.order_by("pk").values_list("reason", "minor", "currency")) == [
+        (ReturnReason.WRONG_CURRENCY, 4_990, "JPY"),
+        (ReturnReason.INCOMPLETE, 4_900, "USD"),
+    ]
+
+
 def test_money_on_its_way_back_pays_for_nothing(attempt: PaymentAttempt) -> None:
     """A late payment goes back; another too small one does not make it whole again."""
     over = expire(attempt.order)
@@ -457,6 +493,79 @@ def test_45_dispute_of_what_was_paid_back_is_flagged(attempt: PaymentAttempt) ->
         ReviewKind.CHARGEBACK,
         ReviewKind.DISPUTE_AFTER_REFUND,
     ]
+
+
+@pytest.mark.payment_case(26, 44)
+def test_second_payment_that_its_bank_took_back_before_we_heard_of_it_is_not_given_back_as_well(
+    attempt: PaymentAttempt,
+) -> None:
+    apply_snapshot(attempt_id=attempt.pk, snapshot=captured(4_990), now=NOW)
+    second = make_attempt(attempt.order, number=2)
+    lost = replace(captured(4_990, transaction="cap_2"), chargebacks=moved("chargeback", "dp_2"))
+
+    apply_snapshot(attempt_id=second.pk, snapshot=lost, now=NOW)
+
+    assert (returns(), reviews()) == ([], [ReviewKind.CHARGEBACK])
+    # The order has its money, and keeps its place.
+    line = Order.objects.get().lines.get()
+    assert line.state == LineState.WAITING
+    assert not Notice.objects.filter(kind="payment-disputed").exists()
+
+    won = replace(lost, reversals=moved("reversal", "dp_2"))
+    for _ in range(2):
+        apply_snapshot(attempt_id=second.pk, snapshot=won, now=NOW)
+    assert (returns(), reviews()) == ([], [ReviewKind.CHARGEBACK, ReviewKind.SURPLUS])
+    order = Order.objects.get()
+    assert [free_to_return(order, each, currency="USD").minor for each in (attempt, second)] == [4_990, 4_990]
+    give_back(
+        attempt_id=second.pk,
+        amount=Money(4_990, "USD"),
+        reason=ReturnReason.DUPLICATE,
+        decided_by_id=make_user(is_staff=True).pk,
+        now=NOW,
+    )
+    assert free_to_return(order, attempt, currency="USD") == Money(0, "USD")
+
+
+@pytest.mark.payment_case(26, 44)
+@pytest.mark.parametrize(("taken_from", "state"), [(1, LineState.HELD), (2, LineState.WAITING)])
+def test_of_two_payments_the_one_that_the_order_needs_is_disputed_when_a_bank_takes_it_back(
+    attempt: PaymentAttempt, taken_from: int, state: LineState
+) -> None:
+    second = make_attempt(attempt.order, number=2)
+    told = {
+        attempt.pk: captured(4_990),
+        second.pk: captured(4_990, transaction="cap_2", at=NOW),
+    }
+    for pk, snapshot in told.items():
+        apply_snapshot(attempt_id=pk, snapshot=snapshot, now=NOW)
+    assert returns() == [(ReturnReason.DUPLICATE, 4_990, ReturnState.DUE)]
+
+    pk = (attempt.pk, second.pk)[taken_from - 1]
+    lost = replace(told[pk], chargebacks=moved("chargeback", "dp_1"))
+    apply_snapshot(attempt_id=pk, snapshot=lost, now=NOW)
+
+    assert Order.objects.get().lines.get().state == state
+
+
+@pytest.mark.payment_case(26, 44)
+def test_return_of_what_a_bank_took_back_meanwhile_is_not_asked_for_and_told_to_staff(
+    attempt: PaymentAttempt,
+) -> None:
+    second = make_attempt(attempt.order, number=2)
+    apply_snapshot(attempt_id=attempt.pk, snapshot=captured(4_990), now=NOW)
+    twice = captured(4_990, transaction="cap_2")
+    apply_snapshot(attempt_id=second.pk, snapshot=twice, now=NOW)
+    lost = replace(twice, chargebacks=moved("chargeback", "dp_2"))
+    apply_snapshot(attempt_id=second.pk, snapshot=lost, now=NOW)
+
+    assert send_returns(now=NOW) == 0
+
+    assert returns() == [(ReturnReason.DUPLICATE, 4_990, ReturnState.FAILED)]
+    assert reviews() == [ReviewKind.CHARGEBACK, ReviewKind.RETURN_FAILED]
+    assert MoneyReturn.objects.get().problem == "This payment alone does not hold so much (any more)."
+    with pytest.raises(CannotReturn, match=r"only \$0\.00 are left"):
+        try_again(MoneyReturn.objects.get())
 
 
 # --- coins ---

@@ -161,6 +161,16 @@ def test_payment_that_cannot_be_read_keeps_no_other_from_being_asked_about(
 
 def due_return(order: Order, *, number: int) -> MoneyReturn:
     attempt = attempt_at_the_sandbox(order, number=number)
+    order.ledger.create(
+        attempt=attempt,
+        gateway="sandbox",
+        kind="capture",
+        transaction_id=f"cap_{number}",
+        minor=4_990,
+        currency="USD",
+        occurred_at=NOW,
+        recorded_at=NOW,
+    )
     return MoneyReturn.objects.create(
         order=order,
         attempt=attempt,
