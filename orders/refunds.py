@@ -6,7 +6,7 @@ into quarantine. What was allocated stays on record.
 Surplus, duplicate and late captures are no refunds of the sale: they come up as review items.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 
 from django.db import transaction
@@ -32,6 +32,7 @@ from orders.models import (
     Refund,
     RefundLine,
     RefundState,
+    ReturnState,
     ReviewItem,
     ReviewKind,
 )
@@ -296,7 +297,8 @@ def _check_money(refund: Refund, order: Order) -> None:
         _check_it_stayed_away(refund.entry)
         return
     amount = Money(refund.minor, order.currency)
-    if sendable_from(refund.attempt, currency=order.currency) < amount:
+    left = max(sendable_from(refund.attempt, currency=order.currency), _together(order, sendable_from))
+    if left < amount:
         raise RefundRefused(
             _("The payment does not hold %(amount)s any more: they were taken back, or have gone. Reject it.")
             % {"amount": amount.localised()}
@@ -314,13 +316,27 @@ def _resolve_external(entry: LedgerEntry, refund: Refund, *, by_id: int, now: da
 
 
 def _attempt_that_holds(order: Order, amount: Money) -> PaymentAttempt:
-    """The payment with enough money left in it for `amount`, what is on its way back deducted."""
-    for attempt in order.attempts.order_by("pk"):
+    """The payment with enough money left in it for `amount`, what is on its way back deducted.
+
+    Where only several together have it, since the first was short, the one that has most: its gateway will not be
+    asked for what another has, and staff pay by hand.
+    """
+    attempts = list(order.attempts.order_by("pk"))
+    for attempt in attempts:
         if left_in(attempt, currency=order.currency) >= amount:
             return attempt
+    if _together(order, left_in) >= amount:
+        return max(attempts, key=lambda attempt: left_in(attempt, currency=order.currency).minor)
     raise RefundRefused(
         _("No single payment of this order holds %(amount)s any more.") % {"amount": amount.localised()}
     )
+
+
+def _together(order: Order, left: Callable[..., Money]) -> Money:
+    """What all payments of an order have left, without what is owed back and was refused."""
+    there = sum(left(attempt, currency=order.currency).minor for attempt in order.attempts.all())
+    refused = order.money_returns.filter(currency=order.currency, state=ReturnState.FAILED)
+    return Money(there - sum(back.minor for back in refused), order.currency)
 
 
 def _undecided(refund_id: int, *, decided_by_id: int) -> Refund:

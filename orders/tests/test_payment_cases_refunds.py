@@ -220,8 +220,8 @@ def test_refund_of_what_the_providers_desk_gave_back_already_is_refused_there_an
     )
 
 
-def order_of_two_at_30_paid_with_49_90(now: datetime) -> Order:
-    """By one payment, and the rest by another: no payment holds both units' money."""
+def order_of_two_at_30_paid_by_two(now: datetime) -> Order:
+    """The first was short: no payment holds both units' money."""
     order = make_order([(make_fee(make_plan(), minor=3_000), 2)], placed_at=now)
     for number, minor in ((1, 4_990), (2, 1_010)):
         attempt = make_attempt(order, number=number)
@@ -230,6 +230,46 @@ def order_of_two_at_30_paid_with_49_90(now: datetime) -> Order:
         apply_snapshot(attempt_id=attempt.pk, snapshot=snapshot, now=now)
     assert standing_of(order).state == "paid"
     return order
+
+
+def order_of_two_at_30_that_has_49_90_left(now: datetime) -> Order:
+    """Of the rest the bank has taken back."""
+    order = order_of_two_at_30_paid_by_two(now)
+    attempt = order.attempts.get(provider_id="pay_2")
+    taken = MoneyMoved("dp_2", Money(1_010, "USD"), now)
+    snapshot = Snapshot(attempt.provider_id, "captured", chargebacks=(taken,))
+    apply_snapshot(attempt_id=attempt.pk, snapshot=snapshot, now=now)
+    return order
+
+
+@pytest.mark.payment_case(13, 40)
+@pytest.mark.clause("3.3")
+def test_unit_that_no_payment_holds_alone_is_refunded_by_hand(now: datetime) -> None:
+    order = order_of_two_at_30_paid_by_two(now)
+    line, clerk, second = order.lines.get().pk, make_user(is_staff=True).pk, make_user(is_staff=True).pk
+    first, other = (
+        approve_refund(refund_id=requested(order, {line: 1}, now=now).pk, approved_by_id=second, now=now)
+        for _ in range(2)
+    )
+    Refund.objects.filter(pk=first.pk).update(next_try_at=now + timedelta(hours=1))  # it is on its way
+
+    assert send_returns(now=now) == 0
+
+    assert standing_of(order).refunds == ((3_000, "approved"), (3_000, "failed"))
+    assert standing_of(order).reviews == ("underpaid", "refund-failed")
+    payout = record_payout(
+        due=other,
+        means="bank transfer",
+        reference="SEPA-1",
+        paid_on=contract_date(now),
+        recorded_by_id=clerk,
+        now=now,
+    )
+    confirm_payout(payout_id=payout.pk, confirmed_by_id=second, now=now)
+    assert standing_of(order).refunds == ((3_000, "approved"), (3_000, "paid"))
+    assert sum(minor for _kind, minor, _currency in standing_of(order).ledger) == 3_000
+    paid = Order.objects.get(pk=order.pk)
+    assert [free_to_return(paid, each, currency="USD").minor for each in paid.attempts.all()] == [0, 0]
 
 
 def refund_both_units_at_once(order: Order, *, now: datetime) -> list[Exception]:
@@ -288,7 +328,7 @@ def test_of_two_refunds_one_is_approved_when_money_for_one_is_left(now: datetime
 @pytest.mark.postgres
 @pytest.mark.payment_case(40)
 def test_two_refunds_of_30_at_once_out_of_49_90_are_one(now: datetime) -> None:
-    order = order_of_two_at_30_paid_with_49_90(now)
+    order = order_of_two_at_30_that_has_49_90_left(now)
 
     [failure] = refund_both_units_at_once(order, now=now)
 
@@ -311,7 +351,7 @@ def test_control_without_the_orders_lock_both_refunds_find_the_money(
 
     monkeypatch.setattr("django.db.models.query.QuerySet.select_for_update", lambda rows, **_: rows)
     monkeypatch.setattr(refunds, "_attempt_that_holds", look_together)
-    order = order_of_two_at_30_paid_with_49_90(now)
+    order = order_of_two_at_30_that_has_49_90_left(now)
 
     [failure] = refund_both_units_at_once(order, now=now)
 
