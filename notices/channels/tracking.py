@@ -37,16 +37,21 @@ ARRIVED = frozenset({EventType.DELIVERED})
 RETURNED = frozenset({EventType.BOUNCED, EventType.REJECTED, EventType.FAILED})
 UNWANTED = frozenset({EventType.COMPLAINED, EventType.UNSUBSCRIBED})
 
-# What proves the reports of providers that sign. Those of the others are proved by the user and password of WEBHOOK_SECRET.
+# The user and password in the address that a provider is given. It proves the reports of those that do not sign.
+IN_THE_ADDRESS = "WEBHOOK_SECRET"
+# What proves the reports of providers that sign always: without their key Anymail reads none, whatever else there is.
 SIGNED_WITH = {
     "mailersend": "MAILERSEND_SIGNING_SECRET",
     "mailgun": "MAILGUN_WEBHOOK_SIGNING_KEY",
-    "mailtrap": "MAILTRAP_TRACKING_SECRET",
     "mandrill": "MANDRILL_WEBHOOK_KEY",
     "postal": "POSTAL_WEBHOOK_KEY",
+    "unisender_go": "UNISENDER_GO_API_KEY",
+}
+# And of those that sign where they are told to.
+MAY_BE_SIGNED_WITH = {
+    "mailtrap": "MAILTRAP_TRACKING_SECRET",
     "resend": "RESEND_SIGNING_SECRET",
     "sendgrid": "SENDGRID_TRACKING_WEBHOOK_VERIFICATION_KEY",
-    "unisender_go": "UNISENDER_GO_API_KEY",
 }
 
 
@@ -61,11 +66,10 @@ def reports_are_proved(**_: Any) -> Sequence[CheckMessage]:
     """Have no command run where mail goes by a provider whose reports could be anybody's."""
     if not _offered() or _is_proved():
         return ()
-    keys = filter(None, (SIGNED_WITH.get(_provider()), "WEBHOOK_SECRET"))
     return [
         Error(
             f"Nothing proves what {settings.EMAIL_BACKEND} reports of the mail it sends.",
-            hint=f"Put {' or '.join(keys)} into ANYMAIL; docs/operating.md says what the provider is told.",
+            hint=f"Put {' or '.join(_proofs())} into ANYMAIL; docs/operating.md says what the provider is told.",
             id="notices.E001",
         )
     ]
@@ -83,9 +87,17 @@ def _offered() -> Sequence[URLPattern]:
     return tuple(pattern for pattern in anymail.urls.urlpatterns if pattern.name in names)
 
 
+def _proofs() -> Sequence[str]:
+    """Of these settings one is enough."""
+    if key := SIGNED_WITH.get(_provider()):
+        return (key,)
+    key = MAY_BE_SIGNED_WITH.get(_provider())
+    return (key, IN_THE_ADDRESS) if key else (IN_THE_ADDRESS,)
+
+
 def _is_proved() -> bool:
     keys: Mapping[str, Any] = getattr(settings, "ANYMAIL", {})
-    return bool(keys.get("WEBHOOK_SECRET") or keys.get(SIGNED_WITH.get(_provider(), "")))
+    return any(keys.get(name) for name in _proofs())
 
 
 @receiver(tracking, dispatch_uid="notices.channels.tracking")

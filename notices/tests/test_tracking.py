@@ -235,8 +235,10 @@ def test_a_provider_that_does_not_sign_has_to_know_the_password(
         (
             "mailgun",
             {"MAILGUN_API_KEY": "k"},
-            "Put MAILGUN_WEBHOOK_SIGNING_KEY or WEBHOOK_SECRET into ANYMAIL",
+            "Put MAILGUN_WEBHOOK_SIGNING_KEY into ANYMAIL",
         ),
+        # The password alone is of no use where Anymail looks for a signature.
+        ("mailersend", {"WEBHOOK_SECRET": "user:password"}, "Put MAILERSEND_SIGNING_SECRET into ANYMAIL"),
         ("sendgrid", {"WEBHOOK_SECRET": ""}, "Put SENDGRID_TRACKING_WEBHOOK_VERIFICATION_KEY or"),
     ],
 )
@@ -261,6 +263,7 @@ def test_a_shop_does_not_start_that_would_believe_anybody(
     [
         ("mailgun", {"MAILGUN_WEBHOOK_SIGNING_KEY": "k"}),
         ("mandrill", {"MANDRILL_WEBHOOK_KEY": "k"}),
+        ("sendgrid", {"WEBHOOK_SECRET": "user:password"}),
         ("amazon_ses", {"WEBHOOK_SECRET": "user:password"}),
     ],
 )
