@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from allauth.account.adapter import get_adapter
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
@@ -25,7 +24,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from accounts.countries import country_name
 from accounts.models import User
 from accounts.views import CustomerRequest
-from accounts.visitors import browser_name
+from accounts.visitors import address_of, browser_name
 from notices import contacts
 from notices.channels import CHANNELS, app, push, wechat
 from notices.channels.protocol import Refused, Unavailable
@@ -98,7 +97,7 @@ def prove(request: CustomerRequest, point_id: int) -> HttpResponse:
                 contact_point_id=point_id,
                 code=form.cleaned_data["code"],
                 now=timezone.now(),
-                address=internet_address(request),
+                address=address_of(request) or "",
             )
         except Unknown:
             raise Http404 from None
@@ -118,7 +117,7 @@ def remove(request: CustomerRequest, point_id: int) -> HttpResponse:
             customer_id=request.user.pk,
             contact_point_id=point_id,
             now=timezone.now(),
-            address=internet_address(request),
+            address=address_of(request) or "",
         )
     except Unknown:
         raise Http404 from None
@@ -163,7 +162,7 @@ def add_postal_address(request: CustomerRequest) -> HttpResponse:
             customer_id=request.user.pk,
             postal=form.postal_address(),
             now=timezone.now(),
-            address=internet_address(request),
+            address=address_of(request) or "",
         )
     except NotAnAddress as problem:
         form.add_error(None, str(problem))
@@ -228,7 +227,7 @@ def _keep(
             keys=keys,
             label=label,
             now=now,
-            address=internet_address(request),
+            address=address_of(request) or "",
         )
 
 
@@ -285,7 +284,7 @@ def wechat_bound(request: HttpRequest) -> HttpResponse:
             label="WeChat",
             allowed_at=made_at,
             now=timezone.now(),
-            address=internet_address(request),
+            address=address_of(request) or "",
         )
     except (signing.BadSignature, Used, Refused):
         return render(request, "notices/wechat_bound.html", {"problem": _too_old()}, status=410)
@@ -295,11 +294,6 @@ def wechat_bound(request: HttpRequest) -> HttpResponse:
         problem_there = _("WeChat does not answer at the moment. Please scan the code again in a minute.")
         return render(request, "notices/wechat_bound.html", {"problem": problem_there}, status=503)
     return render(request, "notices/wechat_bound.html", {"problem": ""})
-
-
-def internet_address(request: HttpRequest) -> str:
-    """Where a request comes from, as far as the proxies before us can be trusted."""
-    return str(get_adapter().get_client_ip(request))
 
 
 def _page(

@@ -124,6 +124,19 @@ def test_a_contact_point_is_tried_and_removed_by_its_owner_alone(
     assert (told.facts["detail"], told.facts["address"]) == (NUMBER, "127.0.0.1")
 
 
+def test_who_comes_from_no_known_address_may_remove_a_contact_point_all_the_same(
+    hers: Client, ada: User
+) -> None:
+    point = ContactPoint.objects.create(
+        customer=ada, channel="sms", address=NUMBER, created_at=NOW, verified_at=NOW
+    )
+    # Behind a Unix socket there is none.
+    answer = hers.post(reverse("notices:remove-contact", args=[point.pk]), REMOTE_ADDR="")
+    assert answer.status_code == 302
+    [event] = Notice.objects.filter(kind="security").values_list("facts", flat=True)
+    assert (event["event"], event["address"]) == ("contact-point-removed", "")
+
+
 def test_a_test_mail_goes_to_the_address_of_the_account_and_nowhere_else(
     hers: Client, ada: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
