@@ -15,6 +15,7 @@ from django.template.base import Lexer, TokenType
 from django.utils.translation import gettext as _
 
 from accounts.models import User
+from notices.codes import PLACEHOLDER
 from notices.kinds import Form
 from notices.models import Broadcast, Wording
 from notices.samples import FACTS
@@ -24,6 +25,8 @@ FILTERS = frozenset({"money", "day", "moment", "default"})
 LONGEST = 5_000
 # Of a subject, when it is filled in.
 SUBJECT_LIMIT = 200
+# What comes later may be cut off in a text message.
+CODE_WITHIN = 50
 MISSING = "⟦%s⟧"
 
 
@@ -62,6 +65,11 @@ def check(*, kind: str, subject: str, body: str) -> list[tuple[str, str]]:
         pair = tuple(fill(words, facts) for words in (subject, body))
         if not pair[0].strip() or not pair[1].strip():
             raise NotSafe(_("For some notices nothing would be left of it."))
+        if PLACEHOLDER in facts.values() and PLACEHOLDER not in " ".join(pair[1].split())[:CODE_WITHIN]:
+            raise NotSafe(
+                _("The code has to be among the first %(most)d characters of the text.")
+                % {"most": CODE_WITHIN}
+            )
         if len(" ".join(pair[0].split())) > SUBJECT_LIMIT:
             raise NotSafe(
                 _("For some notices the subject has more than %(most)d characters.") % {"most": SUBJECT_LIMIT}

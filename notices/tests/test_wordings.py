@@ -3,7 +3,7 @@
 import pytest
 from django.db import transaction
 
-from notices.kinds import PAYMENT_RECEIVED, Form
+from notices.kinds import CONTACT_CODE, PAYMENT_RECEIVED, Form
 from notices.models import Wording
 from notices.rendering import render
 from notices.samples import FACTS
@@ -166,3 +166,14 @@ def test_every_sample_is_shown() -> None:
 def test_kinds_that_staff_write_for_each_message_have_no_wording() -> None:
     with pytest.raises(NotSafe):
         check(kind="news", subject="x", body="y")
+
+
+@pytest.mark.parametrize(
+    "body", ["Your code is on its way.", "Dear customer of the best platform of all, here is {{ code }}"]
+)
+def test_a_message_that_brings_a_code_has_it_where_nothing_is_cut_off(body: str) -> None:
+    with pytest.raises(NotSafe, match="among the first 50 characters"):
+        check(kind=CONTACT_CODE.slug, subject="Your code", body=body)
+    assert check(kind=CONTACT_CODE.slug, subject="Your code", body="{{ code }} is your code.") == [
+        ("Your code", "•••••• is your code.")
+    ]
