@@ -121,9 +121,11 @@ def _of_the_desk(attempt: PaymentAttempt, bookings: Iterable[Booking]) -> Iterat
     One that may be ours, on its way, is left for a later night: its own report closes it. So is one of money
     that is not there.
     """
+    left: dict[str, int] = {}
+    for entry in attempt.ledger.all():
+        left[entry.currency] = left.get(entry.currency, 0) + entry.minor
     for booking in bookings:
         minor, currency = booking.amount.minor, booking.amount.currency
-        held = sum(entry.minor for entry in attempt.ledger.filter(currency=currency))
         is_ours = (
             attempt.refunds.filter(state=RefundState.APPROVED, minor=minor).exists()
             or attempt.money_returns.filter(state=ReturnState.DUE, minor=minor).exists()
@@ -131,7 +133,13 @@ def _of_the_desk(attempt: PaymentAttempt, bookings: Iterable[Booking]) -> Iterat
         is_booked = LedgerEntry.objects.filter(
             gateway=attempt.gateway, kind=booking.kind, transaction_id=booking.transaction_id
         ).exists()
-        if booking.kind == EntryKind.REFUND and minor <= held and not is_ours and not is_booked:
+        if (
+            booking.kind == EntryKind.REFUND
+            and minor <= left.get(currency, 0)
+            and not is_ours
+            and not is_booked
+        ):
+            left[currency] -= minor
             yield MoneyMoved(booking.transaction_id, booking.amount, booking.at)
 
 

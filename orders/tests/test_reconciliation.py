@@ -287,3 +287,15 @@ def test_refund_of_the_books_that_may_be_ours_and_on_its_way_is_left_to_its_own_
 
     assert standing_of(order).ledger == (("capture", 9_980, "CNY"),)
     assert standing_of(order).reviews == ("books-differ",)
+
+
+def test_books_are_not_followed_below_what_a_payment_holds(paid: PaymentAttempt, now: datetime) -> None:
+    """Two refunds of one night, of which the money is there for one."""
+    bookings = [
+        Booking("refund", f"re-{number}", Money(minor, "USD"), now, paid.reference)
+        for number, minor in enumerate((3_000, 3_000, 1_990))
+    ]
+
+    moves = list(reconciliation._of_the_desk(paid, bookings))
+
+    assert [move.transaction_id for move in moves] == ["re-0", "re-2"]
