@@ -8,10 +8,12 @@ from django.db import IntegrityError, transaction
 from pytest_django import Settings
 
 from orders import retention
-from orders.models import WebhookEvent
+from orders.models import ReviewItem, WebhookEvent
+from orders.payments import process_webhooks
 from orders.retention import empty_webhooks
+from orders.reviews import resolve_review_item
 from orders.verification import altered_webhooks
-from tests.builders import NOW, make_webhook
+from tests.builders import NOW, make_user, make_webhook
 
 pytestmark = pytest.mark.django_db
 
@@ -42,6 +44,22 @@ def test_what_is_newer_or_was_never_processed_is_kept() -> None:
     assert empty_webhooks(now=NOW) == 0
 
     assert {bytes(event.body) for event in WebhookEvent.objects.all()} == {BODY}
+
+
+@pytest.mark.payment_case(7, 54)
+def test_what_names_a_payment_that_is_not_ours_is_kept_until_a_person_has_looked_at_it() -> None:
+    make_webhook(body=BODY, reference="OTHER-1", received_at=LONG_AGO)
+    process_webhooks(now=LONG_AGO)
+
+    assert empty_webhooks(now=NOW) == 0
+
+    resolve_review_item(
+        item_id=ReviewItem.objects.get().pk,
+        resolution="It belongs to our other shop.",
+        resolved_by_id=make_user(is_staff=True).pk,
+        now=NOW,
+    )
+    assert empty_webhooks(now=NOW) == 1
 
 
 def test_days_are_a_setting(settings: Settings) -> None:
