@@ -187,59 +187,64 @@ def receive_webhook(*, gateway: str, headers: Mapping[str, str], body: bytes, no
 
 
 def process_webhooks(*, now: datetime) -> int:
-    """Work the inbox off: fetch and apply each payment it names. Return how many events were dealt with.
+    """Work the inbox off: fetch and apply each payment it names, once. Return how many events were dealt with.
 
     A gateway that cannot be reached is left alone for this run. An event that gets no answer otherwise is tried
-    again later, and after an hour a person hears of it. What goes wrong with one event does not keep the rest
+    again later, and after an hour a person hears of it. What goes wrong with one payment does not keep the rest
     waiting: it is raised when they are done.
     """
     waiting = WebhookEvent.objects.filter(is_to_be_tried(now), processed_at=None).order_by("pk")
+    of_payment: dict[tuple[str, str], list[WebhookEvent]] = {}
+    for event in waiting.defer("body"):
+        of_payment.setdefault((event.gateway, event.attempt_reference), []).append(event)
     clock, done = ticking(now), 0
     unreachable: set[str] = set()
     faults: list[Exception] = []
-    for event in waiting.defer("body"):
-        if event.gateway in unreachable:
+    for (gateway, reference), named in of_payment.items():
+        events = [event for event in named if gateway not in unreachable and _claim(event, now=now)]
+        if not events:
             continue
-        claimed = WebhookEvent.objects.filter(
-            pk=event.pk, next_try_at=event.next_try_at, processed_at=None
-        ).update(next_try_at=next_try(since=event.received_at, now=now))
-        if not claimed:
-            continue
-        attempt = PaymentAttempt.objects.filter(
-            reference=event.attempt_reference, gateway=event.gateway
-        ).first()
+        attempt = PaymentAttempt.objects.filter(reference=reference, gateway=gateway).first()
         if attempt is None:
-            open_review_item(
-                kind=ReviewKind.UNKNOWN_REFERENCE,
-                key=f"{event.gateway}:{event.dedupe_key}",
-                order=None,
-                detail=f"A webhook of {event.gateway} names the payment {event.attempt_reference!r}, which is not ours.",
-                now=now,
-            )
+            for event in events:
+                open_review_item(
+                    kind=ReviewKind.UNKNOWN_REFERENCE,
+                    key=f"{gateway}:{event.dedupe_key}",
+                    order=None,
+                    detail=f"A webhook of {gateway} names the payment {reference!r}, which is not ours.",
+                    now=now,
+                )
         else:
             try:
                 refresh_attempt(attempt_id=attempt.pk, now=clock())
             except Unavailable as problem:
-                logger.warning("Webhook %s waits: %s", event, problem)
+                logger.warning("Webhook %s waits: %s", events[0], problem)
                 if isinstance(problem, Unreachable):
-                    unreachable.add(event.gateway)
+                    unreachable.add(gateway)
                 report_silence(
                     problem,
-                    gateway=event.gateway,
+                    gateway=gateway,
                     about=attempt.reference,
                     order=attempt.order,
-                    since=event.received_at,
+                    since=events[0].received_at,
                     now=now,
                 )
                 continue
             except Exception as fault:  # noqa: BLE001 (raised below, with the others)
-                fault.add_note(f"Webhook {event}, payment {attempt}")
+                fault.add_note(f"Webhook {events[0]}, payment {attempt}")
                 faults.append(fault)
                 continue
-        done += WebhookEvent.objects.filter(pk=event.pk, processed_at=None).update(processed_at=now)
+        dealt_with = WebhookEvent.objects.filter(pk__in=[event.pk for event in events], processed_at=None)
+        done += dealt_with.update(processed_at=now)
     if faults:
         raise ExceptionGroup("Webhooks that could not be processed", faults)
     return done
+
+
+def _claim(event: WebhookEvent, *, now: datetime) -> int:
+    """Whoever moves the date asks: two runs at once do not. 0 for what another has."""
+    unclaimed = WebhookEvent.objects.filter(pk=event.pk, next_try_at=event.next_try_at, processed_at=None)
+    return unclaimed.update(next_try_at=next_try(since=event.received_at, now=now))
 
 
 def poll_payments(*, now: datetime) -> int:

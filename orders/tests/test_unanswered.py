@@ -146,6 +146,20 @@ def test_control_without_the_claim_every_run_asks(
     assert runs_at_once(provider, orders[0], now) == 4
 
 
+@pytest.mark.payment_case(2)
+@pytest.mark.parametrize(("answer", "done"), [(Answer(status=404), 3), (Answer(body=b"[]"), 0)])
+def test_payment_that_several_events_name_is_asked_about_once_a_run(
+    provider: Listener, orders: list[Order], now: datetime, answer: Answer, done: int
+) -> None:
+    reference = attempt_at_the_sandbox(orders[0], number=1).reference
+    for number in range(3):
+        make_webhook(key=f"event-{number}", reference=reference, received_at=now)
+    provider.answers.put(answer)
+
+    assert [process_webhooks(now=now) for _run in range(2)] == [done, 0]
+    assert len(provider.rest()) == 1
+
+
 @pytest.mark.payment_case(47)
 def test_payment_that_cannot_be_read_keeps_no_other_from_being_asked_about(
     sandbox: RunningSandbox, shop: Listener, orders: list[Order], now: datetime
