@@ -11,8 +11,8 @@ from bench.databases import Databases
 from bench.figures import Figure, at_least, at_most, interleaved, say
 
 PAYERS = 4
-# Until all processes of a measurement are there.
-START_UP = 10.0
+# Until all processes of a measurement are there, and warm.
+START_UP = 20.0
 
 
 def figures(databases: Databases, *, is_small: bool) -> Iterator[Figure]:

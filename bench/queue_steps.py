@@ -12,10 +12,13 @@ from typing import Any
 
 from django.db import connection, transaction
 from django.db.models import F, Sum
+from django.urls import reverse
 
 from bench.together import WORKERS, together
 from inventory.models import Device, DeviceState, Plan
 from inventory.money import Money
+from notices import kinds
+from notices.models import Notice
 from orders import allocation
 from orders.allocation import allocate_devices
 from orders.gateways.protocol import MoneyMoved, Snapshot
@@ -27,8 +30,9 @@ NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
 
 def sweep() -> float:
-    """Seconds per unit of the public sweep."""
+    """Seconds per unit of the public sweep, by a worker that has swept before."""
     plan = _plan()
+    reverse("orders:order", args=["REFERENCE"])
     began = time.perf_counter()
     units = allocate_devices(plan_id=plan.pk, now=NOW)
     took = time.perf_counter() - began
@@ -97,6 +101,7 @@ def write_floor() -> float:
 def loop_per_unit() -> float:
     """Seconds per unit of what shops usually do: device by device, row by row, each saved."""
     plan = _plan()
+    reverse("orders:order", args=["REFERENCE"])
     devices = list(Device.objects.filter(plan=plan, state=DeviceState.FREE).order_by("pk")[:300])
     began = time.perf_counter()
     for device in devices:
@@ -119,7 +124,29 @@ def loop_per_unit() -> float:
             line.state = LineState.WAITING if line.waiting_units else LineState.ALLOCATED
             line.save()
             QueueEvent.objects.create(
-                plan=plan, line=line, kind=QueueEventKind.ALLOCATED, units=1, paid_at=line.paid_at, at=NOW
+                plan=plan,
+                line=line,
+                kind=QueueEventKind.ALLOCATED,
+                units=1,
+                paid_at=line.paid_at,
+                at=NOW,
+                seen=0,
+            )
+            Notice.objects.create(
+                recipient_id=line.order.customer_id,
+                kind=kinds.ALLOCATED.slug,
+                about=line.order.reference,
+                url=reverse("orders:order", args=[line.order.reference]),
+                facts={
+                    "reference": line.order.reference,
+                    "plan": str(plan),
+                    "units": 1,
+                    "remaining": line.waiting_units,
+                    "starts_at": NOW.isoformat(),
+                    "ends_at": (NOW + timedelta(days=31)).isoformat(),
+                },
+                dedupe_key=f"allocated:{line.pk}:{line.allocated}",
+                created_at=NOW,
             )
     took = time.perf_counter() - began
     _verify(plan, units=len(devices))
@@ -229,9 +256,10 @@ def _payer(attempts: list[int]) -> Callable[[int], None]:
 def pay(*, attempts: list[int], begins: float, seconds: float, pace: float = 0.0) -> dict[str, int]:
     """Pay for so long, one payment each `pace` seconds at most; one in twenty is reported late.
 
-    Offered are those whose time had come, completed those that were done within a second of it.
+    Offered are those whose time had come, completed those that were done within a second of it. Before that, one warms up.
     """
     dice = random.Random(attempts[0])
+    _apply(attempts.pop(), dice)
     offered = completed = 0
     time.sleep(max(0.0, begins - time.time()))
     while time.time() < begins + seconds and offered < len(attempts):

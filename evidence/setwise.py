@@ -4,7 +4,7 @@ A sweep writes thousands of rows while others wait for its locks. Model instance
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,6 +17,9 @@ class OutOfStep(Exception):
     """The tables changed under locks that nothing is allowed to go round. The transaction is rolled back."""
 
 
+NUL = "\0"
+
+
 @dataclass(frozen=True, slots=True)
 class Given:
     """A table `given` made of parameters, for the FROM of one statement."""
@@ -26,19 +29,29 @@ class Given:
 
 
 def given(*columns: tuple[str, str, Sequence[Any]]) -> Given:
-    """Columns as (name, PostgreSQL type, values), all of one length: numbers, texts and times.
+    """Columns as (name, PostgreSQL type, values), all of one length: numbers, texts, times, and jsonb of whatever JSON has.
 
     The column `n` counts the rows from 1.
     """
     if connection.vendor == "postgresql":
-        arrays = ", ".join(f"%s::{kind}[]" for _, kind, _ in columns)
-        names = ", ".join(name for name, _, _ in columns)
+        # One text for all values of a column: a literal, since the driver would convert value by value.
+        plain = [column for column in columns if column[1] != "jsonb"]
+        nested = [column for column in columns if column[1] == "jsonb"]
+        rows_from = [
+            f"unnest({', '.join(f'%s::{kind}[]' for _, kind, _ in plain)})",
+            *("jsonb_array_elements(%s)" for _ in nested),
+        ]
+        names = ", ".join(name for name, _, _ in (*plain, *nested))
         return Given(
-            f"unnest({arrays}) WITH ORDINALITY AS given ({names}, n)",
-            [_array(kind, values) for _, kind, values in columns],
+            f"ROWS FROM ({', '.join(rows_from)}) WITH ORDINALITY AS given ({names}, n)",
+            [
+                *(_array(kind, values) for _, kind, values in plain),
+                *(json.dumps(values) for _, _, values in nested),
+            ],
         )
     cells = ", ".join(f"json_extract(value, '$[{n}]') AS {name}" for n, (name, _, _) in enumerate(columns))
-    rows = list(zip(*(values for _, _, values in columns), strict=True))
+    texts = (map(json.dumps, values) if kind == "jsonb" else values for _, kind, values in columns)
+    rows = list(zip(*texts, strict=True))
     return Given(
         f"(SELECT {cells}, key + 1 AS n FROM json_each(%s)) AS given",  # noqa: S608
         [json.dumps(rows, default=as_written)],
@@ -57,15 +70,14 @@ def write(cursor: CursorWrapper, sql: str, params: list[Any], *, rows: int) -> N
         raise OutOfStep(f"Expected {rows} rows, wrote {cursor.rowcount}: {sql}")
 
 
-def _array(kind: str, values: Iterable[Any]) -> str:
-    """A literal: the driver would convert value by value."""
+def _array(kind: str, values: Sequence[Any]) -> str:
+    """The literal of an array."""
     if kind in ("bigint", "integer"):
         return "{" + ",".join(map(str, values)) + "}"
-    return "{" + ",".join(map(_element, values)) + "}"
-
-
-def _element(value: str | datetime) -> str:
-    if isinstance(value, datetime):
-        return f'"{value.isoformat()}"'
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    texts = [value.isoformat() if isinstance(value, datetime) else value for value in values]
+    # All values are escaped at once, joined by what no text can contain.
+    joined = NUL.join(texts)
+    if joined.count(NUL) >= max(len(texts), 1):
+        raise ValueError("A text cannot contain NUL.")
+    escaped = joined.replace("\\", "\\\\").replace('"', '\\"').replace(NUL, '","')
+    return f'{{"{escaped}"}}' if texts else "{}"

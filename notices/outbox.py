@@ -5,7 +5,6 @@ Whoever changes something that a customer must hear of calls `tell` in the same 
 """
 
 import itertools
-import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -84,7 +83,7 @@ def tell(drafts: Iterable[Draft], *, now: datetime) -> None:
             ("kind", "text", [draft.kind.slug for draft in some]),
             ("about", "text", [draft.about for draft in some]),
             ("url", "text", [draft.url for draft in some]),
-            ("facts", "jsonb", [json.dumps(draft.facts) for draft in some]),
+            ("facts", "jsonb", [draft.facts for draft in some]),
             ("thread", "text", [draft.thread for draft in some]),
             ("to_channel", "text", [draft.to_channel for draft in some]),
             ("to_address", "text", [draft.to_address for draft in some]),

@@ -1,11 +1,10 @@
 """Who gets which device: first paid, first served, unit by unit. Pure; the sweep gives it the rows."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """A waiting line: `units` it waits for, the first of which has number `next_unit`."""
 
     line_id: int
@@ -13,8 +12,7 @@ class Claim:
     next_unit: int
 
 
-@dataclass(frozen=True, slots=True)
-class Gift:
+class Gift(NamedTuple):
     """Device `device_id` for unit `unit` of line `line_id`."""
 
     line_id: int

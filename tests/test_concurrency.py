@@ -227,8 +227,7 @@ def sweep_as_queues_usually_are(plan: Plan) -> None:
         free = Device.objects.filter(plan=plan, state=DeviceState.FREE).order_by("pk")
         devices = [device.pk for device in free.select_for_update(skip_locked=True)[:1]]
         queue = OrderLine.objects.waiting(plan_id=plan.pk)
-        head = queue.select_for_update(of=("self",), skip_locked=True).values_list(*allocation.COLUMNS)[:1]
-        lines = [allocation._Waiting(*row) for row in head]
+        lines = allocation._read(queue.select_for_update(of=("self",), skip_locked=True)[:1])
         gifts = hand_out(devices=devices, claims=[line.claim for line in lines])
         seen = fairness.head_of(plan.pk).number
         allocation._record(plan=plan, lines=lines, gifts=gifts, seen=seen, now=NOW)
