@@ -104,15 +104,6 @@ def _cancelled(deliveries: QuerySet[Delivery], *, reason: str, now: datetime) ->
         state=DeliveryState.CANCELLED, lease_until=None, problem=reason[:300]
     )
     DeliveryEvent.objects.bulk_create(
-        DeliveryEvent(
-            delivery=delivery,
-            attempt=delivery.attempts,
-            step=DeliveryStep.CANCELLED,
-            at=now,
-            address=delivery.address,
-            message_id=delivery.message_id,
-            detail=reason[:300],
-        )
-        for delivery in waiting
+        DeliveryEvent.of(delivery, DeliveryStep.CANCELLED, at=now, detail=reason) for delivery in waiting
     )
     return waiting

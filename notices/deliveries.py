@@ -567,16 +567,7 @@ def _put_all_on_record(
 ) -> None:
     """A step of the last attempt of each."""
     DeliveryEvent.objects.bulk_create(
-        DeliveryEvent(
-            delivery=delivery,
-            attempt=delivery.attempts,
-            step=step,
-            at=now,
-            address=delivery.address,
-            message_id=delivery.message_id,
-            detail=detail,
-        )
-        for delivery in deliveries
+        DeliveryEvent.of(delivery, step, at=now, detail=detail) for delivery in deliveries
     )
 
 

@@ -1,8 +1,7 @@
 """Regular mail: staff print what is due, post it, and say so. The day of posting is the sending date (VIII)."""
 
 import hashlib
-import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
 
@@ -20,10 +19,8 @@ from notices.channels.letter import Letter as LetterChannel
 from notices.channels.protocol import Accepted, Refused, Report
 from notices.deliveries import Attempt, Claimed
 from notices.models import ContactPoint, Delivery, DeliveryState, Letter, LetterBatch, Message
-from notices.rendering import keep, write
+from notices.outbox import kept, words_of
 from notices.wordings import Said
-
-logger = logging.getLogger(__name__)
 
 # Letters in one PDF: as many as one person folds in an hour.
 MOST = 200
@@ -61,8 +58,8 @@ def print_batch(*, by_id: int, now: datetime) -> LetterBatch:
     with transaction.atomic(durable=True):
         attempts: list[tuple[Attempt, Sheet]] = []
         for delivery in deliveries.claim(channel=channel.slug, limit=MOST, now=now):
-            message = _words(delivery, said, now=now)
-            attempt = deliveries.begin(delivery, message=message, now=now) if message else None
+            words = words_of(delivery, said, channel, clock=lambda: now)
+            attempt = deliveries.begin(delivery, message=kept(words), now=now) if words else None
             if attempt is None:
                 continue
             try:
@@ -114,23 +111,6 @@ def mark_returned(*, delivery_id: int, reason: str, now: datetime) -> bool:
         return False
     told = Report(f"delivery-{delivery_id}", has_arrived=False, detail=reason)
     return deliveries.report(channel=LetterChannel.slug, told=told, now=now)
-
-
-def _words(delivery: Claimed, said: Said, *, now: datetime) -> Message | None:
-    """Those of the first attempt, or new ones; None for a delivery that was put off because it has none."""
-    if delivery.message_id:
-        kept: Message = Message.objects.get(pk=delivery.message_id)
-        return kept
-    try:
-        facts: Mapping[str, object] = delivery.read_facts()
-        text = write(
-            delivery.kind, facts, said=said, language=delivery.language, time_zone=delivery.time_zone
-        )
-    except Exception as mistake:  # whatever is wrong with one template or fact, the others are printed
-        logger.exception("Notice %s cannot be written.", delivery.notice_id)
-        deliveries.put_off(delivery, reason=f"It cannot be written: {mistake!r}", now=now)
-        return None
-    return keep(text)
 
 
 def _sheet(delivery: Claimed, message: Message, *, now: datetime) -> Sheet:

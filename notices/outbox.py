@@ -134,7 +134,7 @@ def _write(channel: InSite, place: Place, *, clock: Clock) -> int:
         written = [
             (delivery, words)
             for delivery in deliveries.newest(claimed)
-            if (words := _words(delivery, said, channel, clock=clock))
+            if (words := words_of(delivery, said, channel, clock=clock))
         ]
         messages = keep_all([words for _, words in written if isinstance(words, Text)])
         ready = [
@@ -161,13 +161,13 @@ def _send(channel: Channel, place: Place, *, clock: Clock) -> int:
         if number and clock() > ends:
             deliveries.release(awake[number:])
             break
-        words = _words(delivery, said, channel, clock=clock)
+        words = words_of(delivery, said, channel, clock=clock)
         if words:
             _send_one(delivery, words, channel=channel, clock=clock)
     return len(claimed)
 
 
-def _words(delivery: Claimed, said: Said, channel: Channel, *, clock: Clock) -> Message | Text | None:
+def words_of(delivery: Claimed, said: Said, channel: Channel, *, clock: Clock) -> Message | Text | None:
     """The words of the first attempt, or new ones, as they go over the wire; None for a delivery that was put off because it has none."""
     if delivery.message_id:
         return Message.objects.get(pk=delivery.message_id)
@@ -192,7 +192,7 @@ def _words(delivery: Claimed, said: Said, channel: Channel, *, clock: Clock) -> 
 def _send_one(delivery: Claimed, words: Message | Text, *, channel: Channel, clock: Clock) -> None:
     """Each step in a transaction of its own: a worker that dies leaves on record how far it came."""
     with transaction.atomic(durable=True):
-        attempt = deliveries.begin(delivery, message=_kept(words), now=clock())
+        attempt = deliveries.begin(delivery, message=kept(words), now=clock())
     if attempt is None:
         return
     outcome = _hand_over(_outgoing(delivery, attempt.message), channel=channel, clock=clock)
@@ -215,7 +215,8 @@ def _hand_over(outgoing: Outgoing, *, channel: Channel, clock: Clock) -> Outcome
         return Unavailable(repr(surprise)) if channel.is_repeatable else Uncertain(repr(surprise))
 
 
-def _kept(words: Message | Text) -> Message:
+def kept(words: Message | Text) -> Message:
+    """The stored message of what `words_of` gives."""
     return words if isinstance(words, Message) else keep(words)
 
 

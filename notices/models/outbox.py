@@ -9,6 +9,7 @@ and address, and sends those. A delivery moves
 and every step that touches the outside is a `DeliveryEvent`, which stays.
 """
 
+from datetime import datetime
 from typing import ClassVar
 
 from django.conf import settings
@@ -240,6 +241,19 @@ class DeliveryEvent(AppendOnly):
 
     def __str__(self) -> str:
         return f"{self.step} at {self.at:%Y-%m-%d %H:%M}"
+
+    @classmethod
+    def of(cls, delivery: Delivery, step: DeliveryStep, *, at: datetime, detail: str) -> "DeliveryEvent":
+        """A step of a delivery's last attempt, still to be saved."""
+        return cls(
+            delivery=delivery,
+            attempt=delivery.attempts,
+            step=step,
+            at=at,
+            address=delivery.address,
+            message_id=delivery.message_id,
+            detail=detail[:300],
+        )
 
 
 class InboxMessage(WriteOnce):
