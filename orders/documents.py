@@ -110,14 +110,21 @@ def issue_credit_note(
     what the sale now lacks, for a surplus goes back there as well. Locks as `issue_invoice` does.
     """
     order = Order.objects.select_related("customer").get(pk=order.pk)
-    of_this = Q(entry=entry) | Q(refund=refund) if refund else Q(entry=entry)
+    of_this = Q(entry=entry)
+    if refund:
+        # (What it is told to have paid at the gateway's desk was credited when it was seen there.)
+        of_this |= Q(refund=refund) | Q(entry=refund.entry)
     there: Document | None = order.documents.filter(of_this).first()
     if there:
         return there
     invoice = order.documents.filter(kind=DocumentKind.INVOICE).first()
     if invoice is None or entry.currency != order.currency:
         return None
-    amount = Money(-entry.minor, entry.currency) if refund else _lacking(order, invoice, entry)
+    credited = invoice.credit_notes.aggregate(minor=Sum("minor"))["minor"] or 0
+    sale = Money(invoice.minor - credited, order.currency)
+    amount = Money(-entry.minor, entry.currency) if refund else _lacking(order, entry, sale=sale)
+    # (What came back from a gateway's desk is credited already, whatever it was for.)
+    amount = min(amount, sale)
     if not amount:
         return None
     with translation.override(order.customer.language):
@@ -169,16 +176,14 @@ def _issue(document: Document, contents: Contents) -> Document:
     return chain.append([document])[0]
 
 
-def _lacking(order: Order, invoice: Document, entry: LedgerEntry) -> Money:
-    """How much of the money of `entry` the invoiced sale lacks, now that it is gone."""
-    credited = invoice.credit_notes.aggregate(minor=Sum("minor"))["minor"] or 0
+def _lacking(order: Order, entry: LedgerEntry, *, sale: Money) -> Money:
+    """How much of the money of `entry` the sale, as far as it is not credited, lacks now that it is gone."""
     moved = order.ledger.filter(currency=order.currency, kind__in=EntryKind.of_the_sale(), pk__lte=entry.pk)
     due = order.money_returns.filter(currency=order.currency, state=ReturnState.DUE)
     held = (moved.aggregate(minor=Sum("minor"))["minor"] or 0) - (
         due.aggregate(minor=Sum("minor"))["minor"] or 0
     )
-    lacking = invoice.minor - credited - held
-    return Money(max(0, min(-entry.minor, lacking)), order.currency)
+    return Money(max(0, min(-entry.minor, sale.minor - held)), order.currency)
 
 
 def _invoice(order: Order, entries: Iterable[LedgerEntry], *, now: datetime) -> Contents:

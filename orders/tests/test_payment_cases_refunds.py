@@ -574,6 +574,44 @@ def test_refund_of_the_providers_desk_that_comes_back_is_told_and_cannot_be_sett
             entry_id=entry.pk,
             now=now,
         )
+    # The sale was credited when it went; the refund that is made in its place credits nothing more.
+    approved(order, now=now)
+    send_returns(now=now)
+    hand_all_on(stripe, shop, door, now=now)
+    assert standing_of(order).refunds == ((4_990, "paid"),)
+    assert list(Document.objects.filter(kind="credit-note").values_list("minor", flat=True)) == [4_990]
+
+
+@pytest.mark.payment_case(41, 42)
+def test_refund_of_units_by_the_providers_desk_that_comes_back_is_sent_again_and_credited_once(
+    stripe: RunningStripe, shop: Listener, door: Door, now: datetime
+) -> None:
+    order = make_order([(make_fee(make_plan(), minor=2_495), 2)], placed_at=now)
+    pay_url = pay(stripe, order, shop, door, method="card", now=now)
+    stripe.decide(pay_url, stripes.Outcome.REFUND_HERE)
+    hand_all_on(stripe, shop, door, now=now)
+    desks = request_refund(
+        order_id=order.pk,
+        ground=Ground.UNABLE_TO_SUPPLY,
+        explanation="The supplier has given up this model.",
+        units={order.lines.get().pk: 2},
+        requested_by_id=make_user(is_staff=True).pk,
+        entry_id=LedgerEntry.objects.get(kind="refund").pk,
+        now=now,
+    )
+    approve_refund(refund_id=desks.pk, approved_by_id=make_user(is_staff=True).pk, now=now)
+    stripe.decide(pay_url, stripes.Outcome.BOUNCE_REFUNDS)
+    hand_all_on(stripe, shop, door, now=now)
+    assert standing_of(order).refunds == ((4_990, "failed"),)
+
+    try_again(Refund.objects.get())
+    send_returns(now=now)
+    hand_all_on(stripe, shop, door, now=now)
+
+    assert standing_of(order).refunds == ((4_990, "paid"),)
+    assert sum(minor for _kind, minor, _currency in standing_of(order).ledger) == 0
+    assert list(Document.objects.filter(kind="credit-note").values_list("minor", flat=True)) == [4_990]
+    assert list(orders_and_their_documents(now)) == []
 
 
 @pytest.mark.payment_case(26, 41)
