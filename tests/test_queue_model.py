@@ -24,28 +24,40 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from inventory.models import Device, DeviceState
+from inventory.models import Device, DeviceState, Quarantine
+from inventory.quarantine import end_quarantine
 from notices import outbox
 from orders import allocation
 from orders.allocation import allocate_devices
 from orders.gateways.protocol import MoneyMoved, Snapshot
 from orders.ledger import apply_snapshot
-from orders.models import Allocation, Ground, OrderLine
-from orders.queue import segments, units_ahead, units_waiting
-from orders.queue.fairness import faults_of, seal_events
+from orders.models import Allocation, Ground, OrderLine, PaymentAttempt
+from orders.queue import segments, standings, units_waiting
+from orders.queue.fairness import faults_of, ledger_lines, seal_events
 from orders.queue.segments import roll_up
+from orders.queue.verify_queue_ledger import check
 from orders.refunds import approve_refund, request_refund
+from orders.replacement import replace_device
 from tests.builders import NOW, make_attempt, make_devices, make_fee, make_order, make_plan, make_user
 
 
 @dataclass
 class Line:
-    """A line of the naive model."""
+    """A line of the naive model. `devices` are all that it was ever given, `in_use` those that it has."""
 
     paid_at: datetime
     pk: int
+    attempt: PaymentAttempt
+    capture: MoneyMoved
     waiting: int
+    is_held: bool = False
+    disputes: int = 0
     devices: list[int] = field(default_factory=list)
+    in_use: list[int] = field(default_factory=list)
+
+    def give(self, device: int) -> None:
+        self.devices.append(device)
+        self.in_use.append(device)
 
 
 class Killed(Exception):
@@ -61,9 +73,11 @@ class QueueMachine(RuleBasedStateMachine):
         self.clerk, self.approver = make_user(is_staff=True), make_user(is_staff=True)
         self.lines: list[Line] = []
         self.free: list[int] = []
+        self.quarantined: list[int] = []
 
     def queue(self) -> list[Line]:
-        return sorted((line for line in self.lines if line.waiting), key=lambda line: (line.paid_at, line.pk))
+        waiting = (line for line in self.lines if line.waiting and not line.is_held)
+        return sorted(waiting, key=lambda line: (line.paid_at, line.pk))
 
     def serve(self, at_most: int | None = None) -> None:
         """One device after the other goes to whoever paid first of those who paid a hold-back ago."""
@@ -72,7 +86,7 @@ class QueueMachine(RuleBasedStateMachine):
             due = [line for line in self.queue() if line.paid_at <= self.now - settings.ALLOCATION_HOLD_BACK]
             if not due:
                 return
-            due[0].devices.append(self.free.pop(0))
+            due[0].give(self.free.pop(0))
             due[0].waiting -= 1
             served += 1
 
@@ -85,18 +99,79 @@ class QueueMachine(RuleBasedStateMachine):
         paid_at = self.now - timedelta(minutes=late)
         order = make_order([(self.fee, units)], placed_at=paid_at - timedelta(minutes=5))
         capture = MoneyMoved(f"cap-{order.pk}", order.total, paid_at)
-        apply_snapshot(
-            attempt_id=make_attempt(order).pk,
-            snapshot=Snapshot(provider_id="pay_1", state="captured", captures=(capture,)),
-            now=self.now,
+        line = Line(paid_at, order.lines.get().pk, make_attempt(order), capture, units)
+        self.report(line)
+        self.lines.append(line)
+
+    def report(self, line: Line, *, disputed: int = 0, returned: int = 0) -> None:
+        """The gateway tells of the payment, of so many disputes, and that so many were won."""
+
+        def taken(kind: str, count: int) -> tuple[MoneyMoved, ...]:
+            return tuple(
+                MoneyMoved(f"{kind}-{number}-{line.pk}", line.capture.amount, self.now)
+                for number in range(1, count + 1)
+            )
+
+        snapshot = Snapshot(
+            provider_id="pay_1",
+            state="captured",
+            captures=(line.capture,),
+            chargebacks=taken("cb", disputed),
+            reversals=taken("rv", returned),
         )
-        self.lines.append(Line(paid_at, order.lines.get().pk, units))
+        apply_snapshot(attempt_id=line.attempt.pk, snapshot=snapshot, now=self.now)
 
     @rule(count=st.integers(1, 6))
     def receive(self, count: int) -> None:
         self.free += [device.pk for device in make_devices(self.plan, count)]
 
-    @precondition(lambda self: any(line.waiting for line in self.lines))
+    @precondition(lambda self: any(line.in_use for line in self.lines))
+    @rule(data=st.data())
+    def replace(self, data: Any) -> None:
+        """A device fails: its line gets the next one, before everybody who waits, or waits again."""
+        line = data.draw(st.sampled_from([line for line in self.lines if line.in_use]))
+        failed = data.draw(st.sampled_from(line.in_use))
+        allocation = Allocation.objects.get(device_id=failed, ended_at=None)
+        replace_device(allocation_id=allocation.pk, now=self.now)
+        line.in_use.remove(failed)
+        self.quarantined.append(failed)
+        if self.free:
+            line.give(self.free.pop(0))
+        else:
+            line.waiting += 1
+
+    @precondition(lambda self: self.quarantined)
+    @rule(data=st.data(), becomes=st.sampled_from([DeviceState.FREE, DeviceState.RETIRED]))
+    def look_at_device(self, data: Any, becomes: DeviceState) -> None:
+        device = data.draw(st.sampled_from(self.quarantined))
+        end_quarantine(
+            quarantine_id=Quarantine.objects.get(device_id=device, ended_at=None).pk,
+            becomes=becomes,
+            note="Test",
+            ended_by_id=self.clerk.pk,
+            now=self.now,
+        )
+        self.quarantined.remove(device)
+        if becomes == DeviceState.FREE:
+            self.free = sorted([*self.free, device])
+
+    @precondition(lambda self: self.queue())
+    @rule(data=st.data())
+    def dispute(self, data: Any) -> None:
+        """The bank takes the money back: the line's units wait aside."""
+        line = data.draw(st.sampled_from(self.queue()))
+        line.disputes += 1
+        self.report(line, disputed=line.disputes, returned=line.disputes - 1)
+        line.is_held = True
+
+    @precondition(lambda self: any(line.is_held for line in self.lines))
+    @rule(data=st.data())
+    def win_dispute(self, data: Any) -> None:
+        line = data.draw(st.sampled_from([line for line in self.lines if line.is_held]))
+        self.report(line, disputed=line.disputes, returned=line.disputes)
+        line.is_held = False
+
+    @precondition(lambda self: self.queue())
     @rule(data=st.data())
     def refund(self, data: Any) -> None:
         line = data.draw(st.sampled_from(self.queue()))
@@ -142,12 +217,18 @@ class QueueMachine(RuleBasedStateMachine):
     def positions_agree(self) -> None:
         if not hasattr(self, "plan"):
             return
-        ahead = 0
-        rows = OrderLine.objects.in_bulk([line.pk for line in self.lines])
+        ahead, expected = 0, {}
         for line in self.queue():
-            assert units_ahead(rows[line.pk]) == ahead
+            expected[line.pk] = ahead
             ahead += line.waiting
+        found = standings(line.pk for line in self.lines)
+        assert {line_id: standing.ahead for line_id, standing in found.items()} == expected
         assert units_waiting(plan_id=self.plan.pk) == ahead
+
+    @invariant()
+    def ledger_is_in_order(self) -> None:
+        if hasattr(self, "plan"):
+            assert list(check(ledger_lines(self.plan.pk))) == []
 
     @invariant()
     def devices_agree(self) -> None:
@@ -161,6 +242,8 @@ class QueueMachine(RuleBasedStateMachine):
         assert given == {line.pk: line.devices for line in self.lines if line.devices}
         free = Device.objects.filter(plan=self.plan, state=DeviceState.FREE)
         assert list(free.order_by("pk").values_list("pk", flat=True)) == self.free
+        used = Device.objects.filter(plan=self.plan, state=DeviceState.ALLOCATED).values_list("pk", flat=True)
+        assert sorted(used) == sorted(device for line in self.lines for device in line.in_use)
 
     def teardown(self) -> None:
         if hasattr(self, "plan"):
@@ -197,6 +280,6 @@ def test_the_shop_and_the_naive_model_agree(monkeypatch: pytest.MonkeyPatch) -> 
     run_state_machine_as_test(
         QueueMachine,
         settings=how_often(
-            max_examples=12, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=30, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
