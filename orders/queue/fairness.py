@@ -10,14 +10,14 @@ transactions that locked the same line, the second commits, and is read, after t
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from django.db import connection, transaction
 from django.db.models import Aggregate, Count, Exists, F, Max, OuterRef, Q, Subquery, Sum
 from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Coalesce
 
-from evidence.contract_time import contract_date
+from evidence.contract_time import contract_date, contract_midnight
 from evidence.models import ChainHead
 from evidence.setwise import given, write
 from inventory.models import Device, DeviceState, Plan, Quarantine
@@ -109,20 +109,31 @@ def plans_to_seal() -> list[int]:
 def publish_heads(*, now: datetime) -> int:
     """Publish the head of every plan's ledger for the day that has ended last; return how many.
 
-    Days are contract days (Asia/Hong_Kong). What is published stays: nobody can write the days before anew.
+    Days are contract days (Asia/Hong_Kong). What is published stays: nobody can write the days before anew. Days on
+    which the job did not run are made up for; that they come late, they say themselves.
     """
-    day = contract_date(now) - timedelta(days=1)
+    yesterday = contract_date(now) - timedelta(days=1)
     published = 0
-    for plan_id in Plan.objects.exclude(published_heads__day=day).order_by("pk").values_list("pk", flat=True):
-        head = head_of(plan_id)
-        if head.number:
-            _row, is_new = PublishedHead.objects.get_or_create(
-                plan_id=plan_id,
-                day=day,
-                defaults={"number": head.number, "sha256": head.sha256, "published_at": now},
-            )
-            published += is_new
+    for plan in Plan.objects.annotate(last=Max("published_heads__day")).order_by("pk"):
+        day = plan.last + timedelta(days=1) if plan.last else yesterday
+        while day <= yesterday:
+            head = head_of(plan.pk) if day == yesterday else _head_at_the_end_of(day, plan_id=plan.pk)
+            if head.number:
+                _row, is_new = PublishedHead.objects.get_or_create(
+                    plan=plan,
+                    day=day,
+                    defaults={"number": head.number, "sha256": head.sha256, "published_at": now},
+                )
+                published += is_new
+            day += timedelta(days=1)
     return published
+
+
+def _head_at_the_end_of(day: date, *, plan_id: int) -> Head:
+    """The last entry that was recorded before the day was over."""
+    sealed = QueueEvent.objects.filter(plan_id=plan_id, number__isnull=False)
+    last = sealed.filter(at__lt=contract_midnight(day + timedelta(days=1))).order_by("number").last()
+    return Head(last.number, last.sha256) if last and last.number and last.sha256 else NOTHING_SEALED
 
 
 def ledger_lines(plan_id: int, *, until: int | None = None) -> Iterator[str]:

@@ -161,6 +161,15 @@ CREATE OR REPLACE TRIGGER orders_count_updated AFTER UPDATE ON orders_orderline
 CREATE OR REPLACE TRIGGER orders_count_deleted AFTER DELETE ON orders_orderline
     REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION orders_count_moved();
 
+-- Without any lines there is nothing to count.
+CREATE OR REPLACE FUNCTION orders_count_nothing() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM orders_segmentcount;
+    RETURN NULL;
+END $$;
+CREATE OR REPLACE TRIGGER orders_count_truncated AFTER TRUNCATE ON orders_orderline
+    FOR EACH STATEMENT EXECUTE FUNCTION orders_count_nothing();
+
 -- Tidies the segments of a plan: one row each, none of them empty, none much longer than `size` lines. Returns how
 -- many it has cut off; of the tail it reads `at_most` lines. Waits for whoever moves units of the plan just now.
 CREATE OR REPLACE FUNCTION orders_roll_up(of_plan bigint, size integer, at_most integer)

@@ -354,6 +354,29 @@ def test_head_of_the_day_is_published_once(plan: Plan, fee: Fee) -> None:
     assert (head.plan, str(head.day), head.number, head.sha256) == (plan, "2026-11-22", 1, first.sha256)
 
 
+def test_days_that_the_job_missed_are_published_late_and_say_so(plan: Plan, fee: Fee) -> None:
+    lines, heads = [make_line(fee, paid_at=EARLIER) for _ in range(4)], []
+    for days, line in enumerate(lines):
+        now = NOW + timedelta(days=days)
+        if days != 2:  # a day on which nothing happened
+            fairness.record(QueueEventKind.LEFT, [(line, 1)], now=now)
+        seal_events(plan_id=plan.pk)
+        heads.append(head_of(plan.pk))
+        if days == 0:
+            assert publish_heads(now=NOW + timedelta(days=1)) == 1
+
+    assert publish_heads(now=NOW + timedelta(days=4)) == 3
+    assert publish_heads(now=NOW + timedelta(days=4)) == 0
+
+    published = PublishedHead.objects.order_by("day")
+    assert [(str(each.day), each.number, each.published_at) for each in published] == [
+        ("2026-11-23", heads[0].number, NOW + timedelta(days=1)),
+        ("2026-11-24", heads[1].number, NOW + timedelta(days=4)),
+        ("2026-11-25", heads[2].number, NOW + timedelta(days=4)),
+        ("2026-11-26", heads[3].number, NOW + timedelta(days=4)),
+    ]
+
+
 def verify() -> str:
     """What the command prints; raises CommandError when something is wrong."""
     out, err = StringIO(), StringIO()

@@ -187,6 +187,24 @@ def test_lines_inserted_at_once_and_deleted_are_counted() -> None:
 
 @postgres
 @transactional
+def test_counts_are_gone_with_all_lines() -> None:
+    plan = make_plan()
+    fee = make_fee(plan)
+    queue_of(fee, 20)
+    roll_up(plan_id=plan.pk)
+
+    with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE orders_orderline CASCADE")
+
+    assert units_waiting(plan_id=plan.pk) == 0
+    assert list(wrong_counts()) == []
+    queue_of(fee, 12)
+    roll_up(plan_id=plan.pk)
+    assert all_wrong(plan) == []
+
+
+@postgres
+@transactional
 @pytest.mark.parametrize("seed", range(4))
 def test_positions_are_exact_after_anything_in_any_order(seed: int) -> None:
     dice = random.Random(seed)
