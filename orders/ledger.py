@@ -86,6 +86,7 @@ def apply_snapshot(*, attempt_id: int, snapshot: Snapshot, now: datetime) -> Pay
             # A bank had taken it back before it could pay the order, and has returned it now.
             came = attempt.ledger.filter(kind=EntryKind.CAPTURE)
             _settle(order, new=list(came), seen_at=None, now=now)
+            order.refresh_from_db()
         if disputed:
             _dispute(order, new=[entry for _move, entry in disputed], now=now)
         attempt.refresh_from_db()
@@ -279,10 +280,10 @@ def _dispute(order: Order, *, new: Sequence[LedgerEntry], now: datetime) -> None
                 f"{Money(-entry.minor, entry.currency)} were taken back.",
                 now=now,
             )
-        elif order.state == OrderState.PAID:
+        elif order.state != OrderState.UNPAID:
             over = free_to_return(order, entry.attempt, currency=entry.currency)
             if over:
-                _review(order, ReviewKind.SURPLUS, entry, f"{over} more than the order costs.", now=now)
+                _review(order, ReviewKind.SURPLUS, entry, f"{over} belong to no sale.", now=now)
     if sum(entry.minor for entry in entries if entry.currency == order.currency) < 0:
         _review(
             order,

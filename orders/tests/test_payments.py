@@ -527,6 +527,22 @@ def test_second_payment_that_its_bank_took_back_before_we_heard_of_it_is_not_giv
     assert free_to_return(order, attempt, currency="USD") == Money(0, "USD")
 
 
+@pytest.mark.payment_case(13, 44)
+def test_part_of_an_order_that_has_ended_comes_before_a_person_when_its_dispute_is_won(
+    attempt: PaymentAttempt,
+) -> None:
+    lost = replace(captured(4_989), chargebacks=(MoneyMoved("dp_1", Money(4_989, "USD"), NOW),))
+    apply_snapshot(attempt_id=attempt.pk, snapshot=lost, now=NOW)
+    over = expire(attempt.order)
+    assert returns() == []
+
+    won = replace(lost, reversals=(MoneyMoved("dp_1", Money(4_989, "USD"), over),))
+    apply_snapshot(attempt_id=attempt.pk, snapshot=won, now=over)
+
+    assert reviews() == [ReviewKind.UNDERPAID, ReviewKind.CHARGEBACK, ReviewKind.SURPLUS]
+    assert free_to_return(Order.objects.get(), attempt, currency="USD") == Money(4_989, "USD")
+
+
 @pytest.mark.payment_case(26, 44)
 @pytest.mark.parametrize(("taken_from", "state"), [(1, LineState.HELD), (2, LineState.WAITING)])
 def test_of_two_payments_the_one_that_the_order_needs_is_disputed_when_a_bank_takes_it_back(
