@@ -56,9 +56,10 @@ def called_back(notice_ids: Iterable[int]) -> set[int]:
     return {pk for pk, at in notices.values_list("pk", "called_back_at") if at}
 
 
-def keep_back(delivery: Delivery, *, now: datetime) -> None:
-    """Cancel a delivery of a notice that was called back while it was being sent, in the caller's transaction."""
-    _cancelled(Delivery.objects.filter(pk=delivery.pk), reason="It was called back meanwhile.", now=now)
+def drop(delivery_ids: Iterable[int], *, reason: str, now: datetime) -> None:
+    """Cancel what a worker has claimed, or puts back into the queue, in its transaction."""
+    waiting = _cancelled(Delivery.objects.filter(pk__in=list(delivery_ids)), reason=reason, now=now)
+    fall_back({delivery.notice_id for delivery in waiting}, now=now)
 
 
 def give_up(contact_point_ids: Sequence[int], *, reason: str, now: datetime) -> None:

@@ -27,7 +27,7 @@ from django.db.models import F, OuterRef, QuerySet
 
 from accounts.models import User
 from evidence.setwise import Given, as_written, given, write
-from notices.cancelling import called_back, give_up, keep_back
+from notices.cancelling import called_back, drop, give_up
 from notices.channels import CHANNELS
 from notices.channels.protocol import Accepted, Gone, Outcome, Refused, Report, Unavailable, Uncertain
 from notices.expansion import fall_back
@@ -311,6 +311,24 @@ def record_all(written: Sequence[tuple[Claimed, Message]], *, now: datetime) -> 
             )
 
 
+def still_reached(claimed: Sequence[Claimed], *, now: datetime) -> list[Claimed]:
+    """Cancel those whose contact point was given up; return the others.
+
+    Whoever gives one up cancels what waits for it, but not what is being written for it at that moment: the number, or the
+    browser, may be somebody else's by now.
+    """
+    points = {delivery.contact_point_id for delivery in claimed if delivery.contact_point_id}
+    if not points:
+        return list(claimed)
+    gone = dict(
+        ContactPoint.objects.filter(pk__in=points, removed_at__isnull=False).values_list("pk", "removal")
+    )
+    for delivery in claimed:
+        if delivery.contact_point_id in gone:
+            drop([delivery.id], reason=gone[delivery.contact_point_id], now=now)
+    return [delivery for delivery in claimed if delivery.contact_point_id not in gone]
+
+
 def wait_for_morning(claimed: Sequence[Claimed], *, now: datetime) -> list[Claimed]:
     """Put those back whose readers keep quiet hours now, until these end; return the others.
 
@@ -503,7 +521,7 @@ def _fail(mine: QuerySet[Delivery], *, problem: str, pause: timedelta | None, no
         problem=problem,
     )
     if called_back([delivery.notice_id]):
-        keep_back(delivery, now=now)
+        drop([delivery.pk], reason="It was called back meanwhile.", now=now)
     return [delivery.notice_id] if is_dead else []
 
 

@@ -153,7 +153,8 @@ def _send(channel: Channel, place: Place, *, clock: Clock) -> int:
         allowed = pacing.allowance(channel, most=channel.claimed_at_once, now=clock())
         if allowed:
             claimed = deliveries.claim(channel=channel.slug, limit=allowed, now=clock(), place=place)
-            awake = deliveries.wait_for_morning(claimed, now=clock()) if channel.rings else claimed
+            reached = deliveries.still_reached(claimed, now=clock())
+            awake = deliveries.wait_for_morning(reached, now=clock()) if channel.rings else reached
         if awake:
             pacing.spend(channel, len(awake), now=clock())
     said, ends = Said(), clock() + TURN

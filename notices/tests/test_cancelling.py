@@ -8,7 +8,7 @@ from django.db.models import QuerySet
 from pytest_django import Settings
 
 from accounts.models import User
-from notices import contacts, deliveries
+from notices import contacts, deliveries, expansion
 from notices.cancelling import cancel, give_up
 from notices.channels import CHANNELS
 from notices.channels.protocol import Gone, Refused, Unavailable
@@ -262,3 +262,38 @@ def test_two_last_hopes_lost_at_the_same_moment_leave_one_fallback(
     other.result(60)
     letters = [address for channel, address, _ in states(notice) if channel == "letter"]
     assert letters == (["Ada, 1 Old Street, GB"] if locks else [])
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("looks", [True, False])
+def test_what_is_written_for_a_number_while_it_is_removed_does_not_go_there(
+    monkeypatch: pytest.MonkeyPatch, phones: Phones, looks: bool
+) -> None:
+    """Whoever removes it does not see it yet, and it was read as one in use. Without the look before it is sent, it goes there."""
+    ada = customer()
+    mails_end_in(monkeypatch, Refused("550 no such user"), Refused("550 no such user"))
+    point = reached_at(ada, "sms", "+85251234567")
+    reached_at(ada, "letter", "Ada, 1 Old Street, GB")
+    notice = told(ada, kind=ALLOCATED)
+    insert = expansion._insert
+
+    def late(routes: list[expansion._Route]) -> None:
+        in_background(lambda: contacts.remove(customer_id=ada.pk, contact_point_id=point.pk, now=NOW)).result(
+            60
+        )
+        insert(routes)
+
+    with monkeypatch.context() as slow:
+        slow.setattr(expansion, "_insert", late)
+        expand(now=NOW)
+    if not looks:
+        monkeypatch.setattr(deliveries, "still_reached", lambda claimed, **_: claimed)
+    drain_all()
+    assert [text.address for text in phones.taken] == ([] if looks else ["+85251234567"])
+    if looks:
+        assert states(notice) == [
+            ("email", "ada@example.com", "dead"),
+            ("letter", "Ada, 1 Old Street, GB", "queued"),
+            ("sms", "+85251234567", "cancelled"),
+        ]
+        assert notice.deliveries.get(channel="sms").problem == "The customer has removed it."
