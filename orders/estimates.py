@@ -1,7 +1,7 @@
 """What customers are told of when their phones will come: recorded for good, and told anew when it changes.
 
-`windows.py` computes a window from an outlook; here the outlook is read, estimates are recorded as append-only
-rows, and whatever has changed materially is told (clause 3.3).
+`outlooks.py` reads what there is to go by, `windows.py` computes a window from it; here estimates are recorded as
+append-only rows, and whatever has changed materially is told (clause 3.3).
 """
 
 import itertools
@@ -12,17 +12,16 @@ from typing import NamedTuple
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, Max, Min, OuterRef, Q, QuerySet, Sum
+from django.db.models import Exists, Max, Min, OuterRef, Q, QuerySet
 from django.urls import reverse
 
 from agreements.rights import in_language
-from evidence.contract_time import contract_date, contract_midnight
+from evidence.contract_time import contract_date
 from inventory.models import BatchState, Plan, SupplyBatch
 from notices import kinds
 from notices.announcements import announce
 from notices.kinds import JSONValue, Kind
 from notices.outbox import Draft, tell
-from orders.lateness import ASSUMED_LATENESS, ENOUGH_BATCHES
 from orders.models import (
     Basis,
     Cause,
@@ -34,11 +33,11 @@ from orders.models import (
     QueueEventKind,
 )
 from orders.models.order import WAITING_UNITS
+from orders.outlooks import first_day, outlooks
 from orders.queue import (
     Cut,
     Rank,
     cuts,
-    free_devices_by_plan,
     lock_plans,
     standings,
     units_before,
@@ -47,10 +46,7 @@ from orders.queue import (
 from orders.stretches import Beyond, Stretch, differences, stretches, window_at
 from orders.telling import about_order
 from orders.windows import (
-    MONTH_DAYS,
-    MONTHS,
     Change,
-    Expected,
     Outlook,
     Window,
     beyond,
@@ -67,50 +63,6 @@ NOT_ESTIMATED = Q(kind=QueueEventKind.JOINED) & ~Exists(Estimate.objects.filter(
 DISPLACED = Q(kind=QueueEventKind.JOINED, behind__gt=0) | Q(kind__in=CAME[1:])
 MOVED_UP = Q(kind__in=(QueueEventKind.LEFT, QueueEventKind.HELD))
 SERVED = Q(kind=QueueEventKind.ALLOCATED)
-
-
-def outlooks(plan_ids: Iterable[int], *, now: datetime) -> dict[int, Outlook]:
-    """The outlook of each plan, in a fixed number of queries."""
-    wanted = list(plan_ids)
-    today = _today(now)
-    free = free_devices_by_plan(wanted)
-    expected: dict[int, list[Expected]] = {}
-    announced = SupplyBatch.objects.filter(plan_id__in=wanted, state=BatchState.EXPECTED)
-    for batch in announced.order_by("expected_on", "pk"):
-        if batch.outstanding:
-            expected.setdefault(batch.plan_id, []).append(
-                Expected(
-                    batch.reference,
-                    batch.expected_on,
-                    batch.outstanding,
-                    batch.first_expected_on,
-                    batch.quantity,
-                )
-            )
-    lateness, overdue = _lateness(today)
-    monthly = _monthly_allocations(wanted, today=today)
-    result = {}
-    for plan_id in wanted:
-        came, waits, of = lateness.get(plan_id, []), overdue.get(plan_id, []), "plan"
-        if len(came) < ENOUGH_BATCHES:
-            came, waits, of = _of_all(lateness), _of_all(overdue), "all plans"
-        if len(came) < ENOUGH_BATCHES:
-            came, waits, of = list(ASSUMED_LATENESS), [], "assumption"
-        result[plan_id] = Outlook(
-            today=today,
-            free=free.get(plan_id, 0),
-            expected=tuple(expected.get(plan_id, ())),
-            lateness=tuple(sorted(came)),
-            overdue=tuple(sorted(waits)),
-            lateness_of=of,
-            monthly=monthly[plan_id],
-        )
-    return result
-
-
-def _today(now: datetime) -> date:
-    """The contract date on which a device that is free now can be allocated."""
-    return contract_date(now + settings.ALLOCATION_HOLD_BACK)
 
 
 def quote(*, plan_id: int, units: int, now: datetime) -> Window | None:
@@ -148,7 +100,7 @@ def refresh_estimates(*, plan_id: int, now: datetime) -> int:
     together. Safe to run twice at once: an estimate's number is unique for its line.
     """
     last = EstimateRound.objects.filter(plan_id=plan_id).select_related("forecast").first()
-    if last is None or last.forecast.inputs["today"] != _today(now).isoformat():
+    if last is None or last.forecast.inputs["today"] != first_day(now).isoformat():
         return refresh_all_estimates(plan_id=plan_id, now=now)
     since = last.began_at - OVERLAP
     look = _look(plan_id, now=now)
@@ -562,48 +514,3 @@ def _choice_after_delay(
     return replace(
         draft, facts={**draft.facts, "promised": promised.isoformat(), "choice": choice}, thread=""
     )
-
-
-def _lateness(today: date) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
-    """Days between the date first said and the receipt of every past batch, by plan; and the same of those that are
-    still to come and known to be late: days so far, or until the day they were put off to."""
-    came: dict[int, list[int]] = {}
-    overdue: dict[int, list[int]] = {}
-    for batch in SupplyBatch.objects.exclude(state=BatchState.CANCELLED):
-        if batch.received_at:
-            late = contract_date(batch.received_at) - batch.first_expected_on
-            came.setdefault(batch.plan_id, []).append(late.days)
-        elif batch.outstanding:
-            late = max(today, batch.expected_on) - batch.first_expected_on
-            if late.days > 0:
-                overdue.setdefault(batch.plan_id, []).append(late.days)
-    return came, overdue
-
-
-def _of_all(by_plan: Mapping[int, list[int]]) -> list[int]:
-    return [days for of_plan in by_plan.values() for days in of_plan]
-
-
-def _monthly_allocations(plan_ids: Sequence[int], *, today: date) -> dict[int, tuple[int, ...]]:
-    """Units allocated per plan in each of the last three periods of 30 whole contract days, the oldest first.
-
-    They stay the same all day, so the day's first forecast is asked before the ledger is.
-    """
-    newest = Forecast.objects.filter(plan_id__in=plan_ids).order_by().values("plan_id")
-    said = {
-        forecast.plan_id: tuple(forecast.inputs["monthly"])
-        for forecast in Forecast.objects.filter(pk__in=newest.annotate(newest=Max("pk")).values("newest"))
-        if forecast.inputs["today"] == today.isoformat()
-    }
-    unsaid = set(plan_ids) - said.keys()
-    begins = [contract_midnight(today - timedelta(days=MONTH_DAYS * ago)) for ago in range(MONTHS, -1, -1)]
-    allocated = QueueEvent.objects.filter(
-        kind=QueueEventKind.ALLOCATED, plan_id__in=unsaid, at__gte=begins[0], at__lt=begins[-1]
-    )
-    sums = {
-        f"month_{n}": Sum("units", filter=Q(at__gte=since, at__lt=until), default=0)
-        for n, (since, until) in enumerate(itertools.pairwise(begins))
-    }
-    counts = allocated.order_by().values_list("plan_id").annotate(**sums) if unsaid else ()
-    months = {plan_id: tuple(units) for plan_id, *units in counts}
-    return {plan_id: said.get(plan_id) or months.get(plan_id, (0,) * MONTHS) for plan_id in plan_ids}

@@ -7,7 +7,7 @@ from datetime import datetime
 from inventory.models import BatchState, Fee, Plan, SupplyBatch, Term
 from inventory.money import Money
 from inventory.supply import announced_by_plan, oversell_by_plan
-from orders.estimates import outlooks
+from orders.outlooks import outlooks
 from orders.queue import free_devices_by_plan, units_held_by_plan, units_waiting_by_plan
 from orders.windows import Window, window
 

@@ -11,8 +11,9 @@ from notices.expansion import expand
 from notices.models import Announcement, Delivery, DeliveryState, Notice
 from orders import estimates
 from orders.allocation import allocate_devices
-from orders.estimates import outlooks, quote, record_first_estimate, refresh_estimates
+from orders.estimates import quote, record_first_estimate, refresh_estimates
 from orders.models import Basis, Cause, Estimate, Order, OrderLine
+from orders.outlooks import outlooks
 from orders.queue import units_ahead
 from orders.windows import Expected, Outlook
 from tests.builders import NOW, make_batch, make_devices, make_fee, make_line, make_plan

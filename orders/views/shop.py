@@ -18,11 +18,11 @@ from inventory.models import FeeSchedule, Plan, SupplyBatch, Term
 from inventory.money import Money
 from orders.basket import Basket
 from orders.context import CURRENCY_KEY, currency_of
-from orders.estimates import outlooks
 from orders.figures import figures_by_plan
 from orders.forms import AddForm
 from orders.lateness import lateness_curve
 from orders.offers import Offer, offer_of, offers
+from orders.outlooks import outlooks
 from orders.windows import LATEST, LIKELY, Outlook
 
 

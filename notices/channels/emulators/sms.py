@@ -7,6 +7,7 @@ import json
 import re
 import secrets
 import sqlite3
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from urllib.parse import parse_qs, parse_qsl, quote, urlencode
@@ -34,8 +35,9 @@ class TextCarrier(Carrier):
     def routes(self) -> list[Rule]:
         return [Rule("/stop", methods=["POST"], endpoint=self.stop_sending), *self.calls()]
 
+    @abstractmethod
     def calls(self) -> list[Rule]:
-        raise NotImplementedError
+        """Rules of the provider's own API."""
 
     def stop_sending(self, request: Request) -> Response:
         """The owner of a number answers STOP."""
