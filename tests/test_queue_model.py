@@ -128,14 +128,14 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(line.in_use for line in self.lines))
     @rule(data=st.data())
     def replace(self, data: Any) -> None:
-        """A device fails: its line gets the next one, before everybody who waits, or waits again."""
+        """A device fails: its line gets the next one, before everybody who waits, or waits again; or aside, if held."""
         line = data.draw(st.sampled_from([line for line in self.lines if line.in_use]))
         failed = data.draw(st.sampled_from(line.in_use))
         allocation = Allocation.objects.get(device_id=failed, ended_at=None)
         replace_device(allocation_id=allocation.pk, now=self.now)
         line.in_use.remove(failed)
         self.quarantined.append(failed)
-        if self.free:
+        if self.free and not line.is_held:
             line.give(self.free.pop(0))
         else:
             line.waiting += 1
