@@ -4,7 +4,7 @@ from datetime import datetime
 from pathlib import Path
 from random import Random
 
-from django.db import transaction
+from django.db import connection, transaction
 
 from agreements.publishing import publish_shipped_texts
 from agreements.rights import publish_rights
@@ -30,6 +30,9 @@ def seed(*, now: datetime, books: Path) -> bool:
         is_new = not Plan.objects.filter(slug=QUEUED).exists()
         if is_new:
             mass.fill(now=now, random=Random(SEED))  # noqa: S311 (the same shop every time)
+            with connection.cursor() as cursor:
+                # Thousands of rows have come that the database plans without, until it has looked.
+                cursor.execute("ANALYZE")
     if customer.is_done():
         return False
     customer.follow(now=now)
