@@ -5,6 +5,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+IN_MEMORY = ":memory:"  # as SQLite names it
+
+
+def books_beside(path: str, name: str) -> str:
+    """Where the books of `name` are kept beside those in `path`: a file next to it, or in memory too."""
+    return path if path == IN_MEMORY else f"{path}-{name}"
+
 
 class Books:
     """The tables of `schemas` (CREATE TABLE IF NOT EXISTS …) in the file `path`, or in memory for ":memory:"."""

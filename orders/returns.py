@@ -327,8 +327,7 @@ def free_to_return(order: Order, attempt: PaymentAttempt, *, currency: str) -> M
 
 def owed_back(order: Order, *, currency: str) -> Money:
     """Money that belongs to no sale and is owed to the buyer, on its way or refused: it covers nothing any more."""
-    owed = order.money_returns.filter(currency=currency, state__in=(ReturnState.DUE, ReturnState.FAILED))
-    return Money(_sum(owed), currency)
+    return Money(_owed(order.money_returns.all(), currency), currency)
 
 
 def is_short(order: Order) -> bool:
@@ -336,11 +335,7 @@ def is_short(order: Order) -> bool:
     held = 0
     for attempt in order.attempts.all():
         there = _sum(attempt.ledger.filter(currency=order.currency))
-        owed = _sum(
-            attempt.money_returns.filter(
-                currency=order.currency, state__in=(ReturnState.DUE, ReturnState.FAILED)
-            )
-        )
+        owed = _owed(attempt.money_returns.all(), order.currency)
         held += there - max(0, min(owed, there))
     return held < order.total_minor - _refunded(order)
 
@@ -357,6 +352,11 @@ def sendable_from(attempt: PaymentAttempt, *, currency: str) -> Money:
     held -= _sum(attempt.refunds.filter(state=RefundState.APPROVED, order__currency=currency))
     held -= _sum(attempt.money_returns.filter(state=ReturnState.DUE, currency=currency))
     return Money(held, currency)
+
+
+def _owed(returns: QuerySet[MoneyReturn], currency: str) -> int:
+    """Of these what has not gone yet, refused or not."""
+    return _sum(returns.filter(currency=currency, state__in=(ReturnState.DUE, ReturnState.FAILED)))
 
 
 def _sum(rows: QuerySet[LedgerEntry] | QuerySet[Refund] | QuerySet[MoneyReturn]) -> int:

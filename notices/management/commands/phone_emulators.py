@@ -10,6 +10,7 @@ from types import FrameType
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from emulators.books import books_beside
 from emulators.server import Listening, is_loopback
 from emulators.together import Together
 from notices.channels import CHANNELS
@@ -86,14 +87,11 @@ def _carriers(books: str) -> dict[str, Carrier]:
     def leads_here(name: str, url: str) -> bool:
         return url.startswith(f"{base}/{name}") and not CHANNELS[name].missing()
 
-    def file_of(name: str) -> str:
-        return books if books == ":memory:" else f"{books}-{name}"
-
     if any(leads_here("push", host) for host in settings.PUSH_HOSTS):
-        carriers["push"] = PushService(key=_key(), books=file_of("push"))
+        carriers["push"] = PushService(key=_key(), books=books_beside(books, "push"))
     if leads_here("app", settings.APP_PUSH_URL):
         carriers["app"] = AppServer(
-            key=_key(), secret=settings.APP_PUSH_SECRET, shop=shop, books=file_of("app")
+            key=_key(), secret=settings.APP_PUSH_SECRET, shop=shop, books=books_beside(books, "app")
         )
     if leads_here("wechat", settings.WECHAT_OA_URL):
         carriers["wechat"] = WechatAccount(
@@ -104,12 +102,14 @@ def _carriers(books: str) -> dict[str, Carrier]:
             token=settings.WECHAT_OA_TOKEN,
             aes_key=settings.WECHAT_OA_AES_KEY,
             message_server=f"{shop}/messages/callbacks/wechat/",
-            books=file_of("wechat"),
+            books=books_beside(books, "wechat"),
         )
     if leads_here("sms", settings.SMS_URL):
         account, secret = settings.SMS_ACCOUNT, settings.SMS_SECRET
         if settings.SMS_PROVIDER == "twilio":
-            carriers["sms"] = TwilioShaped(key=_key(), account=account, secret=secret, books=file_of("sms"))
+            carriers["sms"] = TwilioShaped(
+                key=_key(), account=account, secret=secret, books=books_beside(books, "sms")
+            )
         else:
             carriers["sms"] = AlibabaShaped(
                 key=_key(),
@@ -118,7 +118,7 @@ def _carriers(books: str) -> dict[str, Carrier]:
                 sign_name=settings.SMS_SENDER,
                 templates={settings.SMS_TEMPLATE: "text", settings.SMS_CODE_TEMPLATE: "code"},
                 reports_url=f"{shop}/messages/callbacks/sms/{settings.SMS_REPORT_TOKEN}/",
-                books=file_of("sms"),
+                books=books_beside(books, "sms"),
             )
     return carriers
 

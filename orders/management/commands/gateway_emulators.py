@@ -9,6 +9,7 @@ from types import FrameType
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from emulators.books import books_beside
 from emulators.keys import public_half
 from emulators.server import Emulator, Listening, is_loopback
 from emulators.together import Together
@@ -102,14 +103,14 @@ def _others(books: str) -> dict[str, Emulator]:
             client_secret=settings.PAYPAL_CLIENT_SECRET,
             webhook_id=settings.PAYPAL_WEBHOOK_ID,
             webhook_url=f"{settings.SITE_URL}/webhooks/paypal/",
-            books=books if books == ":memory:" else f"{books}-paypal",
+            books=books_beside(books, "paypal"),
         )
     if f"{base}/stripe" == settings.STRIPE_URL and not StripeGateway().missing():
         emulators["stripe"] = Stripe(
             key=settings.STRIPE_SECRET_KEY,
             secret=settings.STRIPE_WEBHOOK_SECRET,
             webhook_url=f"{settings.SITE_URL}/webhooks/stripe/",
-            books=books if books == ":memory:" else f"{books}-stripe",
+            books=books_beside(books, "stripe"),
         )
     if f"{base}/nowpayments" == settings.NOWPAYMENTS_URL and not NowpaymentsGateway().missing():
         emulators["nowpayments"] = Nowpayments(
@@ -117,7 +118,7 @@ def _others(books: str) -> dict[str, Emulator]:
             secret=settings.NOWPAYMENTS_IPN_SECRET,
             email=settings.NOWPAYMENTS_EMAIL,
             password=settings.NOWPAYMENTS_PASSWORD,
-            books=books if books == ":memory:" else f"{books}-nowpayments",
+            books=books_beside(books, "nowpayments"),
         )
     if f"{base}/btcpay" == settings.BTCPAY_URL and not BtcpayGateway().missing():
         emulators["btcpay"] = Btcpay(
@@ -125,7 +126,7 @@ def _others(books: str) -> dict[str, Emulator]:
             store_id=settings.BTCPAY_STORE_ID,
             secret=settings.BTCPAY_WEBHOOK_SECRET,
             webhook_url=f"{settings.SITE_URL}/webhooks/btcpay/",
-            books=books if books == ":memory:" else f"{books}-btcpay",
+            books=books_beside(books, "btcpay"),
         )
     if f"{base}/alipay/gateway.do" == settings.ALIPAY_URL and not AlipayGateway().missing():
         emulators["alipay"] = Alipay(
@@ -134,7 +135,7 @@ def _others(books: str) -> dict[str, Emulator]:
             seller_id=settings.ALIPAY_SELLER_ID,
             app_public_key=public_half(settings.ALIPAY_PRIVATE_KEY),
             private_key=settings.EMULATOR_PRIVATE_KEY,
-            books=books if books == ":memory:" else f"{books}-alipay",
+            books=books_beside(books, "alipay"),
         )
     if f"{base}/wechat" == settings.WECHAT_URL and not WechatGateway().missing():
         emulators["wechat"] = Wechat(
@@ -146,6 +147,6 @@ def _others(books: str) -> dict[str, Emulator]:
             api_v3_key=settings.WECHAT_API_V3_KEY,
             private_key=settings.EMULATOR_PRIVATE_KEY,
             public_key_id=settings.WECHAT_PUBLIC_KEY_ID,
-            books=books if books == ":memory:" else f"{books}-wechat",
+            books=books_beside(books, "wechat"),
         )
     return emulators
